@@ -1,0 +1,54 @@
+"""What a student learns from: one file a method, its paper named on top."""
+
+from collections.abc import Callable
+
+from fairkd_jax.errors import UsageError
+from fairkd_jax.objectives import adversary, ckd, cross_entropy, rkd
+from fairkd_jax.objectives.base import (
+    Inputs,
+    Metrics,
+    Objective,
+    Pull,
+    Spec,
+    coefficients,
+    pull,
+    weighted_sum,
+)
+
+# To add a method, add its file and a line here; its keyword arguments are its section in configs/base.py.
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "cross_entropy": cross_entropy.objective,
+    "ckd": ckd.objective,
+    "rkd_distance": rkd.distance_objective,
+    "rkd_angle": rkd.angle_objective,
+    "adversary": adversary.objective,
+}
+
+
+def create_objective(name: str, **options: object) -> Objective:
+    """Makes the objective of that name.
+
+    Args:
+      name: a key of `OBJECTIVES`.
+      **options: keyword arguments of its factory.
+
+    Raises:
+      UsageError: the name is unknown, or an option is out of range.
+    """
+    if name not in OBJECTIVES:
+        raise UsageError(f"unknown objective {name!r}; one of {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name](**options)
+
+
+__all__ = [
+    "OBJECTIVES",
+    "Inputs",
+    "Metrics",
+    "Objective",
+    "Pull",
+    "Spec",
+    "coefficients",
+    "create_objective",
+    "pull",
+    "weighted_sum",
+]

@@ -1,0 +1,166 @@
+"""The adversary behind a gradient reversal (Ganin & Lempitsky 2015, arXiv 1409.7495).
+
+A small network tries to read the protected group from the student; the student receives its gradient
+reversed and scaled by lambda, so it learns features that do not tell the group. Told the label as well
+(`condition="label"`), the adversary only profits from what the features say about the group *within* a
+class: equalized odds. Not told, it removes the group altogether: demographic parity (Zhang et al. 2018,
+arXiv 1801.07593).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fairkd_jax.errors import UsageError
+from fairkd_jax.objectives.base import Inputs, Metrics, Objective, Spec, at_least_float32
+from fairkd_jax.ops import reverse_gradient
+from fairkd_jax.types import Tree
+
+CONDITIONS = ("label", "none")
+SOURCES = ("embedding", "logits")
+
+
+class GroupReader(nn.Module):
+    """A multilayer perceptron from features [B, F] to group logits [B, G].
+
+    Attributes:
+      hidden: the widths of the hidden layers.
+      num_groups: G.
+    """
+
+    hidden: tuple[int, ...]
+    num_groups: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        x = features
+        for i, width in enumerate(self.hidden):
+            x = nn.relu(nn.Dense(width, name=f"hidden{i}")(x))
+        return nn.Dense(self.num_groups, name="group")(x)
+
+
+def ramp(progress: jax.Array, warmup: float) -> jax.Array:
+    """Share of lambda that acts: 0 during the warm-up, then `2 / (1 + exp(-10 p)) - 1` (section 4.1).
+
+    Args:
+      progress: scalar in [0, 1].
+      warmup: the share of the training in which the adversary learns while the student is left alone.
+
+    Returns:
+      Scalar in [0, 1), with p = (progress - warmup) / (1 - warmup) clipped to [0, 1].
+    """
+    p = jnp.clip((progress - warmup) / (1.0 - warmup), 0.0, 1.0)
+    return 2.0 / (1.0 + jnp.exp(-10.0 * p)) - 1.0
+
+
+def balancing_weights(group_counts: np.ndarray) -> np.ndarray:
+    """Weights under which every group is equally frequent within each class: `n_y / (G n_yg)`.
+
+    Args:
+      group_counts: int [G, C].
+
+    Returns:
+      float64 [G, C]; 0 for a cell without images.
+    """
+    counts = np.asarray(group_counts, np.float64)
+    per_class = counts.sum(axis=0, keepdims=True)
+    return np.divide(
+        np.broadcast_to(per_class, counts.shape),
+        len(counts) * counts,
+        out=np.zeros_like(counts),
+        where=counts > 0,
+    )
+
+
+def label_only_losses(group_counts: np.ndarray, weights: np.ndarray, by_label: bool) -> np.ndarray:
+    """Cross-entropy per cell of the best predictor of the group that sees no features.
+
+    Args:
+      group_counts: int [G, C].
+      weights: float [G, C], of a sample of the cell.
+      by_label: whether that predictor knows the label.
+
+    Returns:
+      float64 [G, C], -log of the group's weighted frequency, in the class or overall, in nats; 0 for a cell
+      that has no weight.
+    """
+    mass = np.asarray(group_counts, np.float64) * weights
+    if not by_label:
+        mass = np.broadcast_to(mass.sum(axis=1, keepdims=True), mass.shape)
+    total = np.broadcast_to(mass.sum(axis=0, keepdims=True), mass.shape)
+    frequency = np.divide(mass, total, out=np.ones_like(mass), where=mass > 0)
+    return -np.log(frequency)
+
+
+def objective(
+    *,
+    condition: str = "label",
+    source: str = "embedding",
+    hidden: tuple[int, ...] = (128, 128),
+    warmup: float = 0.1,
+    balanced: bool = True,
+) -> Objective:
+    """An adversary that reads the group from the student.
+
+    Its metrics are its accuracy, and its *advantage*: how many nats it gains over a predictor that knows the
+    label alone (or, without the condition, nothing). Accuracy says little by itself, since shares of the
+    groups differ between classes.
+
+    Args:
+      condition: "label" (equalized odds) or "none" (demographic parity).
+      source: "embedding" or "logits", what the adversary reads.
+      hidden: widths of its hidden layers.
+      warmup: share of the training in which lambda is 0, in [0, 1).
+      balanced: whether groups are balanced within each class, by the training counts.
+
+    Raises:
+      UsageError: an option is unknown or out of range; from `init`, where fewer than two groups are known.
+    """
+    if condition not in CONDITIONS:
+        raise UsageError(f"adversary.condition={condition!r} is unknown; one of {', '.join(CONDITIONS)}")
+    if source not in SOURCES:
+        raise UsageError(f"adversary.source={source!r} is unknown; one of {', '.join(SOURCES)}")
+    if not 0.0 <= warmup < 1.0:
+        raise UsageError(f"adversary.warmup={warmup} is not in [0, 1)")
+
+    def features_of(inputs: Inputs, strength: jax.Array, num_classes: int) -> jax.Array:
+        student = inputs.student.embedding if source == "embedding" else inputs.student.logits
+        features = reverse_gradient(at_least_float32(student), strength)
+        if condition == "none":
+            return features
+        label = jax.nn.one_hot(inputs.batch["label"], num_classes, dtype=features.dtype)
+        return jnp.concatenate([features, label], axis=1)
+
+    def init(key: jax.Array, spec: Spec) -> tuple[Tree, Tree]:
+        if np.count_nonzero(spec.group_counts.sum(axis=1)) < 2:
+            raise UsageError("the adversary needs training images of at least two known groups")
+        width = spec.student_width if source == "embedding" else spec.num_classes
+        width += spec.num_classes if condition == "label" else 0
+        reader = GroupReader(tuple(hidden), spec.num_groups)
+        params = reader.init(key, jnp.zeros((1, width)))["params"]
+        weights = balancing_weights(spec.group_counts) if balanced else np.ones(spec.group_counts.shape)
+        baseline = label_only_losses(spec.group_counts, weights, condition == "label")
+        state = {"weights": jnp.asarray(weights, jnp.float32), "baseline": jnp.asarray(baseline, jnp.float32)}
+        return params, state
+
+    def loss(params: Tree, state: Tree, inputs: Inputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
+        num_groups, num_classes = state["weights"].shape
+        strength = inputs.strength * ramp(inputs.progress, warmup)
+        features = features_of(inputs, strength, num_classes)
+        logits = GroupReader(tuple(hidden), num_groups).apply({"params": params}, features)
+        group, label = inputs.batch["group"], inputs.batch["label"]
+        known = (group >= 0) * inputs.batch["mask"]
+        group = jnp.maximum(group, 0)
+        nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), group[:, None], axis=1)[:, 0]
+        weight = state["weights"][group, label] * known
+        total = jnp.sum(weight)
+        gain = jnp.sum(weight * (state["baseline"][group, label] - nats))
+        metrics = {
+            "advantage": (jax.lax.stop_gradient(gain), total),
+            "accuracy": (jnp.sum((jnp.argmax(logits, axis=1) == group) * known), jnp.sum(known)),
+            "strength": (strength, jnp.ones_like(strength)),
+        }
+        return jnp.sum(weight * nats) / jnp.where(total > 0, total, 1.0), (state, metrics)
+
+    return Objective(init, loss, adversarial=True)

@@ -1,0 +1,258 @@
+"""CKD, RKD and cross-entropy against references written in numpy float64, one pair or triple at a time."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from fairkd_jax.errors import UsageError
+from fairkd_jax.objectives import ckd, create_objective, cross_entropy, rkd
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def kl_reference(s, t, temperature):
+    p, q = softmax(t / temperature), softmax(s / temperature)
+    return temperature**2 * np.array(
+        [sum(a * np.log(a / b) for a, b in zip(*pq, strict=True)) for pq in zip(p, q, strict=True)]
+    )
+
+
+def huber(x):
+    return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
+
+
+def distance_reference(s, t, valid):
+    rows = [i for i in range(len(s)) if valid[i]]
+
+    def relations(e):
+        d = {
+            (i, j): 0.0 if i == j else max(np.sqrt(max(((e[i] - e[j]) ** 2).sum(), 1e-12)), 0)
+            for i, j in itertools.product(rows, rows)
+        }
+        mean = np.mean([v for v in d.values() if v > 0])
+        return {k: v / mean for k, v in d.items()}
+
+    a, b = relations(s), relations(t)
+    return np.mean([huber(a[k] - b[k]) for k in a])
+
+
+def angle_reference(s, t, valid):
+    rows = [i for i in range(len(s)) if valid[i]]
+
+    def unit(v):
+        return v / np.linalg.norm(v) if np.linalg.norm(v) >= 1e-12 else 0 * v
+
+    total = 0.0
+    for i, j, k in itertools.product(rows, rows, rows):
+        a, b = (unit(e[j] - e[i]) @ unit(e[k] - e[i]) for e in (s, t))
+        total += huber(a - b)
+    return total / len(rows) ** 3
+
+
+def make(case, batch=8, widths=(5, 7), seed=0):
+    """Embeddings of a named degenerate kind, in float64."""
+    rng = np.random.default_rng(seed)
+    s, t = rng.normal(size=(batch, widths[0])), rng.normal(size=(batch, widths[1]))
+    if case == "duplicates":
+        s[1], t[1], t[3] = s[0], t[0], t[2]
+    elif case == "scaled":
+        s[2] *= 60
+        t[4] *= 60
+    elif case == "zero row":
+        s[0] = t[3] = 0
+    elif case == "far away":
+        s += 50
+    return s, t
+
+
+CASES = ["plain", "duplicates", "scaled", "zero row", "far away"]
+RELATIONS = {"distance": (rkd.distance_loss, distance_reference), "angle": (rkd.angle_loss, angle_reference)}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_relations_equal_the_reference(relation, case, masked):
+    loss, reference = RELATIONS[relation]
+    s, t = make(case)
+    mask = np.array([1, 1, 1, 0, 1, 1, 0, 1.0]) if masked else None
+    expected = reference(s, t, np.ones(8) if mask is None else mask)
+    single = loss(jnp.float32(s), jnp.float32(t), None if mask is None else jnp.float32(mask))
+    assert single.dtype == jnp.float32
+    np.testing.assert_allclose(single, expected, rtol=2e-5)
+    with jax.enable_x64(True):
+        double = loss(jnp.asarray(s), jnp.asarray(t), None if mask is None else jnp.asarray(mask))
+        np.testing.assert_allclose(double, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["plain", "scaled", "zero row"])
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_gradients_equal_finite_differences_of_the_reference(relation, case):
+    loss, reference = RELATIONS[relation]
+    s, t = make(case, batch=5, widths=(3, 4))
+    with jax.enable_x64(True):
+        gradient = np.asarray(jax.grad(loss)(jnp.asarray(s), jnp.asarray(t)))
+    expected = np.zeros_like(s)
+    for index in np.ndindex(*s.shape):
+        step = np.zeros_like(s)
+        step[index] = 1e-6
+        expected[index] = (reference(s + step, t, np.ones(5)) - reference(s - step, t, np.ones(5))) / 2e-6
+    np.testing.assert_allclose(gradient, expected, atol=1e-7 * np.abs(expected).max() + 1e-9)
+
+
+@pytest.mark.parametrize("batch", [8, 32])
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_float32_gradients_equal_float64_ones(relation, batch):
+    loss, _ = RELATIONS[relation]
+    s, t = make("scaled", batch, (1280, 1536))
+    single = jax.grad(loss)(jnp.float32(s), jnp.float32(t))
+    with jax.enable_x64(True):
+        double = np.asarray(jax.grad(loss)(jnp.asarray(s), jnp.asarray(t)))
+    assert np.abs(single - double).max() <= 2e-5 * np.abs(double).max()
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_identical_rows_and_huge_values_stay_finite(relation):
+    loss, _ = RELATIONS[relation]
+    for s in (np.zeros((6, 4)), np.ones((6, 4)), 1e4 * make("plain", 6, (4, 4))[0]):
+        t = make("plain", 6, (4, 4))[1]
+        value, gradient = jax.value_and_grad(loss)(jnp.float32(s), jnp.float32(t))
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
+def test_the_angle_gradient_at_coinciding_rows_is_small():
+    s, t = make("duplicates")
+    plain = jax.grad(rkd.angle_loss)(jnp.float32(make("plain")[0]), jnp.float32(t))
+    gradient = jax.grad(rkd.angle_loss)(jnp.float32(s), jnp.float32(t))
+    assert np.abs(gradient).max() < 10 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_relations_ignore_masked_rows(relation):
+    loss, _ = RELATIONS[relation]
+    s, t = (jnp.float32(e) for e in make("plain"))
+    mask = jnp.array([1, 1, 1, 1, 1, 1, 0, 0.0])
+    junk = s.at[6:].set(1e3)
+    np.testing.assert_allclose(loss(s, t, mask), loss(s[:6], t[:6]), rtol=1e-6)
+    assert loss(s, t, mask) == loss(junk, t, mask)
+    assert not jax.grad(loss)(s, t, mask)[6:].any()
+    assert np.isfinite(loss(s, t, jnp.zeros(8)))
+    assert np.isfinite(jax.grad(loss)(s, t, jnp.zeros(8))).all()
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_relations_do_not_see_a_rotation_or_a_shift(relation):
+    loss, _ = RELATIONS[relation]
+    s, _ = make("plain", widths=(5, 5))
+    rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))
+    assert loss(jnp.float32(s), jnp.float32(s @ rotation * 3 + 1)) < 1e-9
+
+
+@pytest.mark.parametrize(("relation", "smallest"), [("distance", 2), ("angle", 3)])
+def test_relations_refuse_a_batch_that_is_too_small(relation, smallest):
+    loss, _ = RELATIONS[relation]
+    e = jnp.ones((smallest - 1, 4))
+    with pytest.raises(UsageError, match=f"at least {smallest}"):
+        jax.jit(loss)(e, e)
+    loss(jnp.eye(smallest, 4), jnp.eye(smallest, 4))
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_bfloat16_is_computed_in_float32(relation):
+    loss, _ = RELATIONS[relation]
+    s, t = (jnp.asarray(e, jnp.bfloat16) for e in make("plain"))
+    value = loss(s, t)
+    assert value.dtype == jnp.float32
+    assert value == loss(s.astype(jnp.float32), t.astype(jnp.float32))
+
+
+def test_relations_under_vmap_equal_single_calls():
+    pairs = [make("plain", seed=seed) for seed in range(3)]
+    s, t = jnp.float32([p[0] for p in pairs]), jnp.float32(pairs[0][1])
+    for loss, _ in RELATIONS.values():
+        together = jax.vmap(loss, (0, None))(s, t)
+        np.testing.assert_allclose(together, [loss(row, t) for row in s], rtol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    classes=st.integers(2, 9),
+    temperature=st.floats(0.5, 21),
+    scale=st.sampled_from([0.3, 1.0, 30.0]),
+)
+def test_kl_divergence_equals_the_reference(seed, classes, temperature, scale):
+    rng = np.random.default_rng(seed)
+    s, t = rng.normal(size=(2, 4, classes))
+    s, t = s * scale, t * scale
+    expected = kl_reference(s, t, temperature)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(ckd.kl_divergence(s, t, temperature), expected, rtol=1e-9, atol=1e-11)
+    single = ckd.kl_divergence(jnp.float32(s), jnp.float32(t), temperature)
+    np.testing.assert_allclose(single, expected, atol=2e-5 * expected.max() + 1e-6)
+
+
+def test_kl_divergence_gradients_reach_student_and_temperature_but_not_the_teacher():
+    rng = np.random.default_rng(0)
+    s, t = rng.normal(size=(2, 4, 5))
+    with jax.enable_x64(True):
+        temperatures = jnp.array([1.0, 4.0, 15.6, 2.0])
+        check_grads(
+            lambda s, T: ckd.kl_divergence(s, t, T).sum(),
+            (jnp.asarray(s), temperatures),
+            order=1,
+            modes=["rev"],
+        )
+        teacher = jax.grad(lambda t: ckd.kl_divergence(s, t, 4.0).sum())(jnp.asarray(t))
+        assert not teacher.any()
+
+
+def test_kl_divergence_is_finite_at_extremes():
+    extreme = jnp.array([[1e4, -1e4, 0.0], [300.0, -300.0, 0.0]])
+    value, gradients = jax.value_and_grad(lambda s, T: ckd.kl_divergence(s, -extreme, T).sum(), (0, 1))(
+        extreme, 1.0
+    )
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_equals_the_reference(smoothing):
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(6, 4)) * 3, rng.integers(0, 4, 6)
+    target = np.full((6, 4), smoothing / 4)
+    target[np.arange(6), y] += 1 - smoothing
+    expected = -(target * np.log(softmax(z))).sum(axis=1)
+    value = cross_entropy.softmax_cross_entropy(jnp.float32(z), jnp.asarray(y), smoothing)
+    np.testing.assert_allclose(value, expected, rtol=2e-5)
+    check_grads(
+        lambda z: cross_entropy.softmax_cross_entropy(z, jnp.asarray(y), smoothing),
+        (jnp.float32(z),),
+        order=1,
+        modes=["rev"],
+        rtol=2e-2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ckd", {"temperature": -1.0}, "temperature=-1.0"),
+        ("ckd", {"temperature": float("nan")}, "temperature=nan"),
+        ("cross_entropy", {"label_smoothing": 1.0}, "label_smoothing"),
+        ("crd", {}, "unknown objective 'crd'; one of cross_entropy, ckd"),
+    ],
+)
+def test_bad_options_are_refused(name, options, message):
+    with pytest.raises(UsageError, match=message):
+        create_objective(name, **options)
