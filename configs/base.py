@@ -1,0 +1,145 @@
+"""Every key of a run, with its type and meaning. The other files here change a few of them.
+
+A preset, written behind a colon (`--config configs/rkd_adv.py:utkface`), fits data, models and schedule to
+one another: none = digits, which need no download; `utkface`; `manifest`, your own images.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """The keys of a run that learns from labels alone; `preset` is a key of `PRESETS`."""
+    if preset not in PRESETS:
+        known = ", ".join(f":{name}" for name in PRESETS if name)
+        raise ValueError(f"unknown preset {preset!r}; use {known}, or none for digits")
+    config = ConfigDict()
+
+    config.seed = 0  # initialisation and dropout
+    config.batch_size = 64  # images per step, over all devices
+    config.epochs = 20  # passes over the training split
+    # Names from fairkd_jax.objectives.OBJECTIVES; each has a section of its own below.
+    config.objectives = ("cross_entropy",)
+
+    config.student = ConfigDict()
+    config.student.architecture = "efficientnet_tiny"  # a name from fairkd_jax.models
+    config.student.dtype = "float32"  # of the computation: float32 or bfloat16
+    config.student.dropout_rate = placeholder(float)  # empty: the architecture's own
+    config.student.stochastic_depth_rate = placeholder(float)  # empty: the architecture's own
+
+    config.teacher = ConfigDict()
+    config.teacher.checkpoint = ""  # a finished run's folder; empty: trained first, into WORKDIR/teacher
+    config.teacher.architecture = "efficientnet_mini"
+    config.teacher.dtype = "float32"
+    # Used where the teacher is trained here; all else is as for the student.
+    config.teacher.epochs = 20
+    config.teacher.learning_rate = 3e-3
+    config.teacher.dropout_rate = placeholder(float)
+    config.teacher.stochastic_depth_rate = placeholder(float)
+
+    config.cross_entropy = ConfigDict()
+    config.cross_entropy.weight = 1.0
+    config.cross_entropy.label_smoothing = 0.0
+
+    config.ckd = ConfigDict()
+    config.ckd.weight = 0.9
+    config.ckd.temperature = 4.0
+
+    config.rkd_distance = ConfigDict()
+    config.rkd_distance.weight = 25.0
+    config.rkd_distance.normalize = False  # scale embeddings to length 1 first
+
+    config.rkd_angle = ConfigDict()
+    config.rkd_angle.weight = 50.0
+    config.rkd_angle.normalize = False
+
+    config.adversary = ConfigDict()
+    config.adversary.weight = 1.0  # lambda: how strongly its reversed gradient acts on the student
+    config.adversary.condition = "label"  # "label" (equalized odds) or "none" (demographic parity)
+    config.adversary.source = "embedding"  # what it reads: "embedding" or "logits"
+    config.adversary.hidden = (128, 128)  # widths of its hidden layers
+    config.adversary.warmup = 0.1  # share of the training in which it learns and lambda is 0
+    config.adversary.balanced = True  # weigh groups equally within each class
+    config.adversary.learning_rate = 3e-3  # of its own optimizer, constant
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # or "sgd"
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.schedule = "cosine"  # or "constant"
+    config.optimizer.warmup_epochs = 1.0
+    config.optimizer.weight_decay = 1e-4  # neither on biases nor on norms
+    config.optimizer.momentum = 0.9  # of "sgd"
+    config.optimizer.clip_norm = 1.0  # 0.0: no clipping
+    config.optimizer.ema_decay = 0.0  # evaluate an average of the student; 0.0: none
+
+    config.data = ConfigDict()
+    config.data.name = "digits"  # digits, utkface, manifest
+    config.data.source = ""  # folder, archive or manifest; empty: where the data set is looked for by itself
+    config.data.directory = ""  # of prepared data; empty: $FAIRKD_DATA or ~/.cache/fairkd_jax/datasets
+    config.data.seed = 0  # of the order and the augmentation
+    config.data.size = 32  # pixels of the side at which images are stored
+    config.data.resize = "squash"  # to a square: "squash", or "pad", which keeps the aspect
+    config.data.image_size = 32  # pixels of the side that the models see
+    config.data.cache = "auto"  # decoded images in memory: "host", "none", or "auto": host where they fit
+    config.data.max_bad_fraction = 0.01  # of files that may be unreadable or malformed
+    config.data.digits = ConfigDict()
+    config.data.digits.skew = 0.9  # share of the dominant tint within a class
+    config.data.digits.noise = 0.0  # standard deviation of noise on the grey values, which lie in [0, 1]
+    config.data.digits.seed = 0  # of the tints and the split
+    config.data.utkface = ConfigDict()
+    config.data.utkface.target = "age_group"  # age_group, race or gender
+    config.data.utkface.protected = "gender"
+    config.data.manifest = ConfigDict()
+    config.data.manifest.class_names = ()  # in the wanted order; empty: sorted
+    config.data.manifest.group_names = ()
+
+    config.augment = ConfigDict()
+    config.augment.crop_scale = 1.0  # least share of the area that a random resized crop keeps; 1.0: no crop
+    config.augment.flip = False  # mirror half of the images
+    config.augment.brightness = 0.0
+    config.augment.contrast = 0.0
+    config.augment.saturation = 0.0
+
+    config.best = ConfigDict()  # which checkpoint is kept as `best`, by the validation split alone
+    # Accuracy among checkpoints whose corrected mean absolute disparity is at most this; empty: accuracy.
+    config.best.max_disparity = placeholder(float)
+
+    config.log_every_steps = 20
+    config.eval_every_epochs = 1.0  # on the validation split
+    config.checkpoint_every_steps = 200
+    config.tensorboard = False  # needs the extra `tensorboard`
+
+    PRESETS[preset](config)
+    return config
+
+
+def _digits(config: ConfigDict) -> None:
+    """The keys above are for digits."""
+
+
+def _photographs(config: ConfigDict) -> None:
+    """Small photographs of faces or scenes, trained from scratch."""
+    config.batch_size = 64
+    config.epochs = 12
+    config.teacher.epochs = 12
+    config.student.architecture = "efficientnet_tiny"
+    config.teacher.architecture = "efficientnet_mini"
+    config.data.size = 80
+    config.data.image_size = 64
+    config.augment.crop_scale = 0.5
+    config.augment.flip = True
+    config.augment.brightness = 0.2
+    config.augment.contrast = 0.2
+
+
+def _utkface(config: ConfigDict) -> None:
+    _photographs(config)
+    config.data.name = "utkface"
+
+
+def _manifest(config: ConfigDict) -> None:
+    _photographs(config)
+    config.data.name = "manifest"
+
+
+PRESETS = {"": _digits, "utkface": _utkface, "manifest": _manifest}

@@ -1,0 +1,11 @@
+"""Relational distillation with the adversary that removes the bias."""
+
+from ml_collections import ConfigDict
+
+from configs import rkd
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    config = rkd.get_config(preset)
+    config.objectives = (*config.objectives, "adversary")
+    return config

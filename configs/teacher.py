@@ -1,0 +1,14 @@
+"""The teacher alone, from labels: `teacher.checkpoint` of other runs can point to its folder."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    config = base.get_config(preset)
+    for key in ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate"):
+        config.student[key] = config.teacher[key]
+    config.epochs = config.teacher.epochs
+    config.optimizer.learning_rate = config.teacher.learning_rate
+    return config

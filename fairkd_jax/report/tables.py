@@ -1,0 +1,101 @@
+"""An evaluation as text: the models side by side, and each class's recall by group."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# The order in which models stand side by side.
+MODELS = ("teacher", "student", "baseline")
+
+_LABELS = {
+    "cross_entropy": "CE",
+    "ckd": "CKD",
+    "rkd_distance": "RKD-D",
+    "rkd_angle": "RKD-A",
+    "adversary": "adversary",
+}
+
+# Row -> key of a summary; all but the last block are shares, shown in percent.
+_ROWS = {
+    "top-1 accuracy": "accuracy",
+    "recall (weighted)": "recall",
+    "precision (weighted)": "precision",
+    "F1 (weighted)": "f1",
+    "recall (macro)": "macro_recall",
+    "worst class and group recall": "worst_group_recall",
+    "mean absolute disparity": "mean_abs_disparity",
+    "  by chance alone, if unbiased": "floor",
+    "  corrected for chance": "corrected_mean_abs_disparity",
+    "largest disparity": "max_abs_disparity",
+}
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number, or "n/a" where it cannot be estimated."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A signed percentage, or "n/a" where it cannot be estimated."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:+.1f} %"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text: first column to the left, the others to the right, a rule below the first."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def method(objectives: Mapping[str, float]) -> str:
+    """A run's objectives in short, such as "CE + CKD + adversary(1)"."""
+    parts = []
+    for name, weight in objectives.items():
+        label = _LABELS.get(name, name)
+        parts.append(f"{label}({weight:g})" if name == "adversary" else label)
+    return " + ".join(parts)
+
+
+def comparison(evaluation: Mapping[str, Any]) -> str:
+    """Teacher, student and baseline side by side, with the inflation of disparity against the teacher.
+
+    Args:
+      evaluation: what `evaluate_run` returns, or its JSON file holds.
+    """
+    names = [name for name in MODELS if name in evaluation]
+    models = [evaluation[name] for name in names]
+    rows = [["", *names]]
+    rows.append(["method", *(method(m["objectives"]) for m in models)])
+    rows.append(["model", *(m["architecture"] for m in models)])
+    rows.append(["parameters", *(f"{m['parameters']:,}" for m in models)])
+    rows.extend([title, *(number(m[key]) for m in models)] for title, key in _ROWS.items())
+    inflation = evaluation.get("inflation", {})
+    if inflation:
+        for title, key in (
+            ("inflation of disparity", "percent"),
+            ("  corrected for chance", "corrected_percent"),
+        ):
+            rows.append([title, *(percent(inflation[n][key]) if n in inflation else "" for n in names)])
+    return aligned(rows)
+
+
+def recall_by_group(evaluation: Mapping[str, Any]) -> str:
+    """Each class's recall by group, and the disparity, for each model."""
+    names = [name for name in MODELS if name in evaluation]
+    groups, classes = evaluation["group_names"], evaluation["class_names"]
+    counts = evaluation[names[0]]["counts_by_group"]
+    gap = "gap" if len(groups) == 2 else "range"
+    rows = [["class", *(f"n {g}" for g in groups), *(f"{n}: {g}" for n in names for g in (*groups, gap))]]
+    for c, title in enumerate(classes):
+        row = [title, *(str(counts[g][c]) for g in range(len(groups)))]
+        for name in names:
+            row += [number(evaluation[name]["recall_by_group"][g][c], 3) for g in range(len(groups))]
+            row.append(number(evaluation[name]["disparity"][c], 3))
+        rows.append(row)
+    return aligned(rows)

@@ -1,0 +1,134 @@
+"""Checkpoints of a run: `last`, to go on from, and `best`, to use."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from fairkd_jax.errors import UsageError
+from fairkd_jax.types import Tree
+
+# Two managers: one that kept the best of its checkpoints would throw the newest away.
+_LAST, _BEST = "last", "best"
+_ITEMS = {
+    _LAST: {"state": ocp.StandardCheckpointHandler, "student": ocp.StandardCheckpointHandler},
+    _BEST: {"student": ocp.StandardCheckpointHandler, "scores": ocp.JsonCheckpointHandler},
+}
+
+
+class Checkpoints:
+    """The checkpoints in a run's folder.
+
+    `last` holds the whole training state and the student; `best` the student alone with its scores. The
+    student (`params` and `batch_stats`, averaged where an average is kept) is an item of its own, so that it
+    can be used without rebuilding what trained it.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
+        self._managers = {
+            kind: ocp.CheckpointManager(
+                (workdir / "checkpoints" / kind).absolute(),
+                options=options,
+                # Named here, so that what an item holds can be looked at before it is restored.
+                item_handlers={item: handler() for item, handler in items.items()},
+            )
+            for kind, items in _ITEMS.items()
+        }
+
+    def last_step(self) -> int | None:
+        """The newest step to go on from."""
+        return self._managers[_LAST].latest_step()
+
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint."""
+        return self._managers[_BEST].latest_step()
+
+    def best_scores(self) -> dict[str, Any] | None:
+        """What the best checkpoint was saved with; None before the first one."""
+        step = self.best_step()
+        if step is None:
+            return None
+        args = ocp.args.Composite(scores=ocp.args.JsonRestore())
+        return self._managers[_BEST].restore(step, args=args)["scores"]
+
+    def save_last(self, step: int, state: Tree, student: Tree) -> None:
+        """Saves a state to go on from, in place of the one before."""
+        if self.last_step() == step:
+            return
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), student=ocp.args.StandardSave(student))
+        self._managers[_LAST].save(step, args=items, force=True)
+
+    def save_best(self, step: int, student: Tree, scores: dict[str, Any]) -> None:
+        """Saves a student as the best one, in place of the one before."""
+        if self.best_step() == step:
+            return
+        items = ocp.args.Composite(student=ocp.args.StandardSave(student), scores=ocp.args.JsonSave(scores))
+        self._managers[_BEST].save(step, args=items, force=True)
+
+    def restore_state(self, target: Tree) -> Tree:
+        """Reads the last state onto the shardings of `target`.
+
+        Args:
+          target: a tree of `ShapeDtypeStruct` with shardings, of the wanted structure.
+
+        Raises:
+          UsageError: what is stored has another structure, shape or dtype.
+        """
+        step = self.last_step()
+        assert step is not None
+        return self._restore(self._managers[_LAST], step, "state", target)
+
+    def restore_student(self, which: str, target: Tree) -> tuple[int, Tree]:
+        """Reads a student.
+
+        Args:
+          which: "best", "last" or a step's number.
+          target: a tree of `ShapeDtypeStruct` with shardings, of the wanted structure.
+
+        Returns:
+          The step it is from, and its variables.
+
+        Raises:
+          UsageError: there is no such checkpoint, or it has another structure, shape or dtype.
+        """
+        available = {kind: manager.latest_step() for kind, manager in self._managers.items()}
+        for kind, step in available.items():
+            if step is not None and which in (kind, str(step)):
+                return step, self._restore(self._managers[kind], step, "student", target)
+        there = ", ".join(f"{kind} (step {step})" for kind, step in available.items() if step is not None)
+        raise UsageError(f"there is no checkpoint {which!r}; there is {there or 'none yet: train first'}")
+
+    def _restore(self, manager: ocp.CheckpointManager, step: int, item: str, target: Tree) -> Tree:
+        _check_same(_described(manager.item_metadata(step)[item]), _described(target), item)
+        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
+        return manager.restore(step, args=args)[item]
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        for manager in self._managers.values():
+            manager.close()
+
+
+def _described(tree: Tree) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Path -> shape and dtype of each leaf, whether its containers are dicts, tuples or dataclasses."""
+
+    def name(entry: Any) -> str:
+        return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        "/".join(name(entry) for entry in path): (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves
+    }
+
+
+def _check_same(stored: dict[str, Any], wanted: dict[str, Any], item: str) -> None:
+    """Orbax would cast another dtype silently; this compares every leaf."""
+    differing = sorted(path for path in stored.keys() | wanted.keys() if stored.get(path) != wanted.get(path))
+    if differing:
+        path = differing[0]
+        raise UsageError(
+            f"the checkpoint's {item} does not fit this configuration: {len(differing)} arrays differ, first "
+            f"{path}: stored {stored.get(path, 'nothing')}, wanted {wanted.get(path, 'nothing')}"
+        )

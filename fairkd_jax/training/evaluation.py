@@ -1,0 +1,89 @@
+"""Running a model over a split: the counts that all measures come from, and each image's probabilities."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fairkd_jax.data.augment import preprocess
+from fairkd_jax.fairness import group_counts
+from fairkd_jax.objectives.cross_entropy import softmax_cross_entropy
+from fairkd_jax.training.sharding import over_batch, replicated, to_global
+from fairkd_jax.types import Batch, Tree
+
+
+class BatchScores(NamedTuple):
+    """What one batch gives.
+
+    Attributes:
+      counts: int32 [G+1, C, C], group by label by prediction; the last row is of unknown group.
+      cross_entropy: the sum over the batch, in nats.
+      probabilities: float32 [B, C].
+    """
+
+    counts: jax.Array
+    cross_entropy: jax.Array
+    probabilities: jax.Array
+
+
+class Scores(NamedTuple):
+    """What a split gives: `BatchScores` added up, with probabilities [N, C] in the split's order."""
+
+    counts: np.ndarray
+    cross_entropy: float
+    probabilities: np.ndarray
+
+
+EvalStep = Callable[[Tree, Batch], BatchScores]
+
+
+def make_eval_step(model: nn.Module, *, image_size: int, num_groups: int) -> EvalStep:
+    """Makes the pure function that scores a batch; see `BatchScores`."""
+
+    def eval_step(variables: Tree, batch: Batch) -> BatchScores:
+        logits = model.apply(variables, preprocess(batch["image"], size=image_size)).logits
+        counts = group_counts(
+            batch["group"],
+            batch["label"],
+            jnp.argmax(logits, axis=1),
+            batch["mask"],
+            num_groups=num_groups,
+            num_classes=logits.shape[1],
+        )
+        nats = softmax_cross_entropy(logits, batch["label"])
+        return BatchScores(counts, jnp.sum(nats * batch["mask"]), jax.nn.softmax(logits))
+
+    return eval_step
+
+
+def compile_eval_step(eval_step: EvalStep, mesh: jax.sharding.Mesh) -> EvalStep:
+    """Compiles it over a mesh: the batch is split, the result is whole on every device."""
+    everywhere = replicated(mesh)
+    return jax.jit(eval_step, in_shardings=(everywhere, over_batch(mesh)), out_shardings=everywhere)
+
+
+def evaluate(
+    eval_step: EvalStep, variables: Tree, batches: Iterable[Mapping[str, np.ndarray]], mesh: jax.sharding.Mesh
+) -> Scores:
+    """Scores a split.
+
+    Args:
+      eval_step: compiled over the mesh.
+      variables: the model's, on the mesh.
+      batches: this process's parts of the global batches, the last one padded with mask 0.
+      mesh: the devices.
+    """
+    pending: list[tuple[BatchScores, jax.Array]] = []
+    for batch in batches:
+        arrays = to_global(batch, over_batch(mesh))
+        mask = jax.device_put(arrays["mask"], replicated(mesh))
+        pending.append((eval_step(variables, arrays), mask))
+    results = jax.device_get(pending)
+    return Scores(
+        counts=np.sum([r.counts for r, _ in results], axis=0, dtype=np.int64),
+        cross_entropy=float(np.sum([r.cross_entropy for r, _ in results])),
+        probabilities=np.concatenate([r.probabilities[mask > 0] for r, mask in results]),
+    )

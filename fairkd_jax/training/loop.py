@@ -1,0 +1,277 @@
+"""The loop around the compiled step: batches in, numbers out, checkpoints in between."""
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fairkd_jax.data.pipeline import Split, eval_batches, train_batches
+from fairkd_jax.fairness import summarize
+from fairkd_jax.objectives import Metrics
+from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.evaluation import EvalStep, evaluate
+from fairkd_jax.training.sharding import over_batch, to_global
+from fairkd_jax.training.state import TrainState
+from fairkd_jax.training.step import Step
+from fairkd_jax.training.writers import Progress, Writer
+from fairkd_jax.types import Tree
+
+# What a validation tells and the best checkpoint is chosen by.
+VALIDATION_KEYS = ("accuracy", "macro_recall", "mean_abs_disparity", "corrected_mean_abs_disparity")
+
+
+class Diverged(RuntimeError):
+    """A loss or a gradient is no longer finite."""
+
+
+class Stopped(RuntimeError):
+    """The run was asked to stop, and its state was saved."""
+
+    def __init__(self, step: int, total_steps: int, signal_number: int) -> None:
+        super().__init__(f"stopped at step {step} of {total_steps}; the same command goes on from there")
+        self.exit_code = 128 + signal_number
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that `fit` runs.
+
+    Attributes:
+      name: what stands in front of the progress lines.
+      mesh: the devices.
+      init: makes the first state, on the mesh.
+      step: the compiled update.
+      eval_step: the compiled scoring of a batch.
+      abstract_state: shapes, dtypes and shardings of the state.
+      teacher_variables: the frozen teacher's, on the mesh; empty without one.
+      weights: float32 scalars by objective, on the mesh.
+      learning_rate: by step, to be logged.
+      train: the split to learn from.
+      validation: the split that the best checkpoint is chosen by.
+      batch_size: over all devices.
+      data_seed: of the order.
+      total_steps: the length of the training.
+      log_every: steps between reports.
+      validate_every: steps between validations.
+      checkpoint_every: steps between checkpoints.
+      max_disparity: bound on the corrected disparity of the best checkpoint, or None.
+    """
+
+    name: str
+    mesh: jax.sharding.Mesh
+    init: Callable[[], TrainState]
+    step: Step
+    eval_step: EvalStep
+    abstract_state: TrainState
+    teacher_variables: Tree
+    weights: Mapping[str, jax.Array]
+    learning_rate: Callable[[int], Any]
+    train: Split
+    validation: Split
+    batch_size: int
+    data_seed: int
+    total_steps: int
+    log_every: int
+    validate_every: int
+    checkpoint_every: int
+    max_disparity: float | None
+
+
+class StopRequest(AbstractContextManager["StopRequest"]):
+    """Notes SIGINT and SIGTERM, so that the loop can save its state; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.signal = number
+        signal.signal(number, self._previous[number])
+
+
+class Meter:
+    """Adds up metrics on the host until they are reported."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, float]] = {}
+
+    def add(self, step: int, metrics: Mapping[str, tuple[Any, Any]]) -> None:
+        """Adds the (sum, weight) pairs of one step.
+
+        Raises:
+          Diverged: one of them is not finite; names the step and the term.
+        """
+        for name, (total, weight) in metrics.items():
+            if not math.isfinite(total):
+                raise Diverged(f"{name} is {float(total)} at step {step}")
+            old_total, old_weight = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = (old_total + float(total), old_weight + float(weight))
+
+    def means(self) -> dict[str, float]:
+        """The means since the last call; a metric that nothing contributed to is left out."""
+        means = {name: total / weight for name, (total, weight) in self._sums.items() if weight > 0}
+        self._sums = {}
+        return means
+
+
+def read_from_device(tree: Tree) -> Tree:
+    """The one place where the loop waits for numbers from the device."""
+    return jax.device_get(tree)
+
+
+def rank(scores: Mapping[str, float], max_disparity: float | None) -> tuple[float, float]:
+    """Orders checkpoints; the largest is the best.
+
+    Without a bound that is the most accurate one. With one, it is the most accurate of those whose corrected
+    mean absolute disparity is within it, and before any is, the one of least disparity.
+    """
+    if max_disparity is None:
+        return (1.0, scores["accuracy"])
+    disparity = scores["corrected_mean_abs_disparity"]
+    if disparity is None or math.isnan(disparity):
+        return (0.0, -math.inf)
+    return (1.0, scores["accuracy"]) if disparity <= max_disparity else (0.0, -disparity)
+
+
+def validate(program: Program, state: TrainState) -> dict[str, float]:
+    """Scores the student on the validation split."""
+    batches = eval_batches(
+        program.validation,
+        batch_size=program.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    scores = evaluate(program.eval_step, state.student_variables(), batches, program.mesh)
+    summary = summarize(scores.counts)
+    numbers = {key: summary[key] for key in VALIDATION_KEYS}
+    return numbers | {"cross_entropy": scores.cross_entropy / max(1, len(program.validation))}
+
+
+class _Run:
+    """One run of the loop: the state, and what was measured but not yet reported."""
+
+    def __init__(
+        self,
+        program: Program,
+        state: TrainState,
+        step: int,
+        checkpoints: Checkpoints,
+        writers: Sequence[Writer],
+    ) -> None:
+        self.program, self.state, self.step = program, state, step
+        self.checkpoints, self.writers = checkpoints, writers
+        self.progress = Progress(program.name, step=step, total_steps=program.total_steps)
+        self._meter = Meter()
+        self._pending: tuple[int, Metrics] | None = None
+
+    def advance(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Dispatches a step, and reads the metrics of the one before it."""
+        program = self.program
+        arrays = to_global(batch, over_batch(program.mesh))
+        self.state, metrics = program.step(self.state, program.teacher_variables, arrays, program.weights)
+        self.step += 1
+        self.settle()
+        self._pending = (self.step, metrics)
+        self.progress.advance(self.step)
+
+    def settle(self) -> None:
+        """Reads the metrics that are still on the device, checks them, and reports when it is time to."""
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        self._meter.add(step, read_from_device(metrics))
+        if step % self.program.log_every and step != self.program.total_steps:
+            return
+        means = self._meter.means()
+        shown = {k: v for k, v in means.items() if k == "loss" or k.endswith(("accuracy", "advantage"))}
+        rate = self.progress.report(step, shown) * self.program.batch_size
+        learning_rate = float(self.program.learning_rate(step - 1))
+        self._write(step, means | {"learning_rate": learning_rate, "images_per_second": rate})
+
+    def validate(self) -> None:
+        """Validates, and keeps the student if it is the best so far."""
+        self.settle()
+        numbers = validate(self.program, self.state)
+        best = self.checkpoints.best_scores()
+        bound = self.program.max_disparity
+        is_best = best is None or rank(numbers, bound) > rank(best, bound)
+        if is_best:
+            self.checkpoints.save_best(self.step, self.state.student_variables(), numbers)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        self.progress.note(f"validation at step {self.step}  {shown}{'  (best so far)' if is_best else ''}")
+        self._write(self.step, {f"validation/{name}": value for name, value in numbers.items()})
+
+    def save(self) -> None:
+        """Saves the state to go on from; it is known to be finite."""
+        self.settle()
+        self.checkpoints.save_last(self.step, self.state, self.state.student_variables())
+
+    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+        for writer in self.writers:
+            writer.write_scalars(step, scalars)
+
+
+def fit(program: Program, workdir: Path, make_writers: Callable[[int], Sequence[Writer]]) -> None:
+    """Trains, from the last checkpoint where there is one.
+
+    Args:
+      program: what to run.
+      workdir: the run's folder.
+      make_writers: `step -> writers` of a run that goes on from that step.
+
+    Raises:
+      Diverged: a loss or gradient is not finite; the last checkpoint is kept.
+      Stopped: SIGINT or SIGTERM arrived; the state was saved.
+    """
+    checkpoints = Checkpoints(workdir)
+    step = checkpoints.last_step() or 0
+    state = checkpoints.restore_state(program.abstract_state) if step else program.init()
+    run = _Run(program, state, step, checkpoints, make_writers(step))
+    if step:
+        run.progress.note(f"going on from step {step} of {program.total_steps}")
+    batches = train_batches(
+        program.train,
+        batch_size=program.batch_size,
+        seed=program.data_seed,
+        start_step=step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    try:
+        with StopRequest() as stop:
+            while run.step < program.total_steps and stop.signal is None:
+                run.advance(next(batches))
+                last = run.step == program.total_steps
+                if last or run.step % program.validate_every == 0:
+                    run.validate()
+                if last or run.step % program.checkpoint_every == 0:
+                    run.save()
+            if stop.signal is not None and run.step < program.total_steps:
+                run.save()
+                raise Stopped(run.step, program.total_steps, stop.signal)
+    except Diverged as error:
+        kept = checkpoints.last_step()
+        saved = f"the checkpoint of step {kept} is kept" if kept else "there was no checkpoint before it"
+        raise Diverged(f"{error}; {saved}. A lower learning rate or a smaller weight may help") from None
+    finally:
+        run.progress.close()
+        for writer in run.writers:
+            writer.close()
+        checkpoints.close()

@@ -1,0 +1,224 @@
+"""A whole run: its teacher, its training, and the evaluation of what came out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from fairkd_jax.data.pipeline import Dataset, eval_batches
+from fairkd_jax.errors import UsageError
+from fairkd_jax.fairness import inflation, summarize
+from fairkd_jax.models import num_parameters
+from fairkd_jax.training import experiment
+from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.evaluation import Scores, compile_eval_step, evaluate, make_eval_step
+from fairkd_jax.training.experiment import Trained
+from fairkd_jax.training.loop import Program, fit
+from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.workdir import claim, read_config
+from fairkd_jax.training.writers import JsonlWriter, Writer, jsonable, tensorboard_writer, write_text
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    name: str = "student",
+) -> None:
+    """Trains a student, and its teacher before it where none is given; goes on where a run was stopped.
+
+    Args:
+      config: every key of configs/base.py.
+      workdir: the run's folder; made where it does not exist.
+      devices: what to run on; all devices by default.
+      name: what stands in front of the progress lines.
+
+    Raises:
+      UsageError: the config, the data or the folder does not allow this run.
+      Diverged: a loss or gradient is not finite.
+      Stopped: SIGINT or SIGTERM arrived.
+    """
+    experiment.check(config)
+    mesh = make_mesh(devices)
+    dataset = experiment.open_data(config)
+    task = experiment.task_of(dataset)
+    claim(workdir, config, task)
+    teacher = None
+    if experiment.uses_teacher(config):
+        if not config.teacher.checkpoint:
+            train(experiment.teacher_config(config), workdir / "teacher", devices=devices, name="teacher")
+        teacher = _load(teacher_folder(config, workdir), "best", task, mesh)
+    program = experiment.build(config, dataset, teacher, mesh, name)
+    if _is_finished(workdir, program):
+        _say(f"{name}: this run is complete, {program.total_steps} steps, in {workdir}")
+        return
+    _introduce(config, program, workdir, dataset)
+    fit(program, workdir, lambda step: _writers(config, workdir, step))
+
+
+def teacher_folder(config: ConfigDict, workdir: Path) -> Path:
+    """Where the teacher's run is."""
+    return Path(config.teacher.checkpoint) if config.teacher.checkpoint else workdir / "teacher"
+
+
+def _load(workdir: Path, which: str, task: Mapping[str, Any], mesh: jax.sharding.Mesh) -> Trained:
+    """The student of another run, which must have had the same classes."""
+    config, own_task = read_config(workdir)
+    if own_task["class_names"] != task["class_names"]:
+        raise UsageError(f"{workdir} was trained for other classes than {task['dataset']}'s")
+    return experiment.load_trained(workdir, config, own_task, which=which, mesh=mesh)
+
+
+def _is_finished(workdir: Path, program: Program) -> bool:
+    checkpoints = Checkpoints(workdir)
+    last = checkpoints.last_step()
+    checkpoints.close()
+    if last is not None and last > program.total_steps:
+        raise UsageError(f"{workdir} holds {last} steps, more than the {program.total_steps} asked for")
+    return last == program.total_steps
+
+
+def _writers(config: ConfigDict, workdir: Path, step: int) -> list[Writer]:
+    if jax.process_index():
+        return []
+    writers: list[Writer] = [JsonlWriter(workdir / "metrics.jsonl", step)]
+    if config.tensorboard:
+        writers.append(tensorboard_writer(workdir))
+    return writers
+
+
+def _introduce(config: ConfigDict, program: Program, workdir: Path, dataset: Dataset) -> None:
+    """Says what is about to be trained; the table of all parameters goes into the folder."""
+    params = program.abstract_state.params
+    write_text(
+        workdir / "parameters.txt",
+        parameter_overview.get_parameter_overview(params, include_stats=False) + "\n",
+    )
+    sizes = ", ".join(f"{group} {num_parameters(tree):,}" for group, tree in params.items())
+    if program.teacher_variables:
+        sizes += f", teacher {num_parameters(program.teacher_variables['params']):,}"
+    _say(
+        f"{program.name}: {config.student.architecture} on {dataset.info.name}, "
+        f"{len(program.train):,} images, {program.total_steps:,} steps of {config.batch_size} on "
+        f"{program.mesh.size} {jax.default_backend()} device(s); parameters: {sizes} (see parameters.txt); "
+        f"objectives: {', '.join(config.objectives)}; folder {workdir}"
+    )
+
+
+def _say(text: str) -> None:
+    if not jax.process_index():
+        print(text, flush=True)
+
+
+def evaluate_run(
+    workdir: Path,
+    *,
+    split: str = "test",
+    checkpoint: str = "best",
+    baseline: Path | None = None,
+    batch_size: int = 0,
+    devices: Sequence[jax.Device] | None = None,
+) -> dict[str, Any]:
+    """Scores a run's student, its teacher, and another run's student on a split.
+
+    Writes `eval/<split>.json` and `predictions/<split>.npz` into the run's folder.
+
+    Args:
+      workdir: the run's folder.
+      split: "train", "val" or "test".
+      checkpoint: of the student: "best", "last" or a step's number; others are scored at their best.
+      baseline: folder of a run to compare with.
+      batch_size: images at a time; 0 for the run's own.
+      devices: what to run on; all devices by default.
+
+    Returns:
+      What was written to the JSON file: `models` with a summary for each of "teacher", "student" and
+      "baseline", where there is one, under its name; `inflation` by model; and what they were measured on.
+
+    Raises:
+      UsageError: a folder holds no run or no such checkpoint, or the runs do not fit together.
+    """
+    config, task = read_config(workdir)
+    mesh = make_mesh(devices)
+    dataset = experiment.open_data(config)
+    if experiment.task_of(dataset) != task:
+        raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
+    trained = {}
+    if experiment.uses_teacher(config):
+        trained["teacher"] = _load(teacher_folder(config, workdir), "best", task, mesh)
+    trained["student"] = _load(workdir, checkpoint, task, mesh)
+    configs = {"student": config}
+    if baseline is not None:
+        trained["baseline"] = _load(baseline, "best", task, mesh)
+        configs["baseline"], _ = read_config(baseline)
+    rows = -(-(batch_size or config.batch_size) // mesh.size) * mesh.size
+    scores = {
+        name: _score(model, dataset, split, config.data.image_size, rows, mesh)
+        for name, model in trained.items()
+    }
+    result = _result(trained, scores, configs) | {"split": split, **task}
+    if not jax.process_index():
+        _write_evaluation(workdir, split, dataset, scores, result)
+    return result
+
+
+def _score(
+    model: Trained, dataset: Dataset, split: str, image_size: int, batch_size: int, mesh: jax.sharding.Mesh
+) -> Scores:
+    step = make_eval_step(model.module, image_size=image_size, num_groups=len(dataset.info.group_names))
+    batches = eval_batches(
+        dataset.split(split),
+        batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return evaluate(compile_eval_step(step, mesh), model.variables, batches, mesh)
+
+
+def _result(
+    trained: Mapping[str, Trained], scores: Mapping[str, Scores], configs: Mapping[str, ConfigDict]
+) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, model in trained.items():
+        result[name] = summarize(scores[name].counts) | {
+            "architecture": model.architecture,
+            "parameters": num_parameters(model.variables["params"]),
+            "step": model.step,
+            "objectives": _weights(configs[name]) if name in configs else {"cross_entropy": 1.0},
+        }
+    if "teacher" in result:
+        result["inflation"] = {
+            name: inflation(result[name], result["teacher"]) for name in result if name != "teacher"
+        }
+    return result
+
+
+def _weights(config: ConfigDict) -> dict[str, float]:
+    return {name: config[name].weight for name in config.objectives}
+
+
+def _write_evaluation(
+    workdir: Path, split: str, dataset: Dataset, scores: Mapping[str, Scores], result: Mapping[str, Any]
+) -> None:
+    source = dataset.split(split)
+    arrays: dict[str, np.ndarray] = {
+        "id": np.asarray(source.ids, dtype=np.str_),
+        "label": np.asarray(source.labels),
+        "group": np.asarray(source.groups),
+    }
+    for name, score in scores.items():
+        arrays[f"{name}_prediction"] = score.probabilities.argmax(axis=1).astype(np.int32)
+        arrays[f"{name}_probabilities"] = score.probabilities
+    (workdir / "predictions").mkdir(exist_ok=True)
+    (workdir / "eval").mkdir(exist_ok=True)
+    path = workdir / "predictions" / f"{split}.npz"
+    temporary = path.with_name(f".{path.name}.tmp.npz")
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(path)
+    write_text(workdir / "eval" / f"{split}.json", json.dumps(jsonable(result), indent=2) + "\n")

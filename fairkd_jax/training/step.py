@@ -1,0 +1,175 @@
+"""The training step: teacher, student, objectives, adversary and every update in one compiled program."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from fairkd_jax.objectives import Inputs, Metrics, Objective, Spec, coefficients, pull
+from fairkd_jax.training.gradients import combine
+from fairkd_jax.training.state import TrainState, purpose_key, update_average
+from fairkd_jax.types import Batch, Outputs, Tree
+
+STUDENT = "student"
+
+Step = Callable[[TrainState, Tree, Batch, Mapping[str, jax.Array]], tuple[TrainState, Metrics]]
+
+
+def init_state(
+    *,
+    student: nn.Module,
+    objectives: Mapping[str, Objective],
+    optimizers: Mapping[str, optax.GradientTransformation],
+    spec: Spec,
+    image_size: int,
+    seed: int,
+    with_ema: bool = False,
+) -> TrainState:
+    """Makes the state before the first step; jit it to make it where it shall live.
+
+    Args:
+      student: the model.
+      objectives: by name.
+      optimizers: by group of parameters; a group that is not named takes the student's.
+      spec: the task.
+      image_size: pixels of the side of the square images.
+      seed: of the initialisation.
+      with_ema: whether an average of the student is kept.
+    """
+    image = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
+    variables = student.init(purpose_key(seed, "init/student"), image)
+    params, objective_state = {STUDENT: variables["params"]}, {}
+    for name, objective in objectives.items():
+        own, objective_state[name] = objective.init(purpose_key(seed, f"init/{name}"), spec)
+        if jax.tree.leaves(own):
+            params[name] = own
+    average = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        seed=jnp.asarray(seed, jnp.uint32),
+        params=params,
+        batch_stats=variables["batch_stats"],
+        objective_state=objective_state,
+        opt_state={group: _optimizer(optimizers, group).init(tree) for group, tree in params.items()},
+        # A copy: buffers that the average shared with the parameters could not be donated.
+        ema=jax.tree.map(jnp.copy, average) if with_ema else {},
+    )
+
+
+def _optimizer(
+    optimizers: Mapping[str, optax.GradientTransformation], group: str
+) -> optax.GradientTransformation:
+    return optimizers.get(group, optimizers[STUDENT])
+
+
+def make_train_step(
+    *,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    objectives: Mapping[str, Objective],
+    optimizers: Mapping[str, optax.GradientTransformation],
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    data_seed: int,
+    total_steps: int,
+    steps_per_epoch: float,
+    ema_decay: float = 0.0,
+) -> Step:
+    """Makes the pure function of one update.
+
+    The student is differentiated once, at its outputs: each objective gives a cotangent there, the sum of
+    which is pulled back through the network. The objectives' own parameters get their gradients beside it.
+
+    Args:
+      student: the model that learns.
+      teacher: the frozen model, in inference form; None where no objective uses one.
+      objectives: by name.
+      optimizers: by group of parameters; a group that is not named takes the student's.
+      augment: `(key, uint8 images [B,H,W,3]) -> float32 images [B,S,S,3]`, normalised.
+      data_seed: of the augmentation.
+      total_steps: the length of the training, for `progress`.
+      steps_per_epoch: for `epoch`.
+      ema_decay: of the student's average; 0 for none.
+
+    Returns:
+      `step(state, teacher_variables, batch, weights) -> (state, metrics)`, not yet compiled. `weights` holds
+      a float32 scalar per objective; changing one never recompiles.
+    """
+
+    def step(
+        state: TrainState, teacher_variables: Tree, batch: Batch, weights: Mapping[str, jax.Array]
+    ) -> tuple[TrainState, Metrics]:
+        images = augment(purpose_key(data_seed, "augment", state.step), batch["image"])
+        taught = None if teacher is None else jax.lax.stop_gradient(teacher.apply(teacher_variables, images))
+
+        def forward(params: Tree) -> tuple[Outputs, Tree]:
+            outputs, updates = student.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": purpose_key(state.seed, "dropout", state.step)},
+            )
+            return outputs, updates["batch_stats"]
+
+        outputs, pullback, batch_stats = jax.vjp(forward, state.params[STUDENT], has_aux=True)
+        inputs = Inputs(
+            student=outputs,
+            teacher=taught,
+            batch={name: value for name, value in batch.items() if name != "image"},
+            progress=state.step.astype(jnp.float32) / total_steps,
+            epoch=state.step.astype(jnp.float32) / steps_per_epoch,
+            strength=weights.get("adversary", jnp.zeros((), jnp.float32)),
+            key=jax.random.key(0),
+        )
+        pulls = {
+            name: pull(
+                objective,
+                state.params.get(name, {}),
+                state.objective_state[name],
+                inputs._replace(key=purpose_key(state.seed, name, state.step)),
+            )
+            for name, objective in objectives.items()
+        }
+        cotangent, metrics = combine(objectives, pulls, weights)
+        factors = coefficients(objectives, weights)
+        gradients: dict[str, Any] = {STUDENT: pullback(cotangent)[0]}
+        for name, factor in factors.items():
+            if name in state.params:
+                gradients[name] = jax.tree.map(lambda leaf, f=factor: f * leaf, pulls[name].gradient)
+
+        params, opt_state = {}, {}
+        for group, gradient in gradients.items():
+            updates, opt_state[group] = _optimizer(optimizers, group).update(
+                gradient, state.opt_state[group], state.params[group]
+            )
+            params[group] = optax.apply_updates(state.params[group], updates)
+        ema = state.ema
+        if ema_decay:
+            current = {"params": params[STUDENT], "batch_stats": batch_stats}
+            ema = update_average(ema, current, state.step, ema_decay)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            objective_state={name: p.state for name, p in pulls.items()},
+            opt_state=opt_state,
+            ema=ema,
+        )
+        return state, metrics | _report(pulls, gradients)
+
+    return step
+
+
+def _report(pulls: Mapping[str, Any], gradients: Mapping[str, Tree]) -> Metrics:
+    """Each objective's loss and metrics under its name, and the norm of each group's gradient."""
+    one = jnp.ones((), jnp.float32)
+    metrics: Metrics = {}
+    for name, p in pulls.items():
+        metrics[f"{name}/loss"] = (p.value, one)
+        metrics |= {f"{name}/{key}": value for key, value in p.metrics.items()}
+    for group, gradient in gradients.items():
+        metrics[f"{group}/gradient_norm"] = (optax.global_norm(gradient), one)
+    return metrics

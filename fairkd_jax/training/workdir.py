@@ -1,0 +1,78 @@
+"""A run's folder: whose it is, and whether it is done."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fairkd_jax.errors import UsageError
+from fairkd_jax.training.writers import write_text
+
+# What may change between two starts of the same run. `epochs` may only grow.
+FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "tensorboard")
+GROWING_KEYS = ("epochs",)
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON gives it back: tuples as lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys, with both values, whose change makes it another run."""
+    before, after = _flat(old), _flat(new)
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key), after.get(key)
+        if was == now or key in FREE_KEYS or (key in GROWING_KEYS and now is not None and now >= was):
+            continue
+        lines.append(f"{key} (was {was!r}, now {now!r})")
+    return lines
+
+
+def read_config(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """A run's config and task.
+
+    Raises:
+      UsageError: the folder does not hold a run.
+    """
+    path = workdir / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        task = content.pop("task")
+    except FileNotFoundError:
+        raise UsageError(f"{workdir} holds no run (no {path.name} in it); train into it first") from None
+    except (json.JSONDecodeError, KeyError, AttributeError):
+        raise UsageError(f"{path} is damaged; it is not the config of a run") from None
+    return ConfigDict(content), task
+
+
+def claim(workdir: Path, config: ConfigDict, task: Mapping[str, Any]) -> None:
+    """Makes the folder this run's, or finds that it already is.
+
+    Raises:
+      UsageError: it belongs to a run with another config or other data, or is no folder.
+    """
+    content = plain(config) | {"task": dict(task)}
+    path = workdir / "config.json"
+    if path.exists():
+        old, old_task = read_config(workdir)
+        changed = differences(plain(old) | {"task": old_task}, content)
+        if changed:
+            raise UsageError(
+                f"{workdir} holds a run with another config: {', '.join(changed)}; choose another --workdir"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write to {workdir}: {error.strerror}") from None

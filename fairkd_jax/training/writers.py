@@ -1,0 +1,145 @@
+"""Where a run's numbers go: a line on the screen, `metrics.jsonl`, and TensorBoard where it is installed."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from tqdm import tqdm
+
+from fairkd_jax.errors import UsageError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def jsonable(value: Any) -> Any:
+    """The value with NaN and infinity as None, which JSON can carry."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class Writer(Protocol):
+    """The part of `clu.metric_writers.MetricWriter` that a run uses."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonlWriter:
+    """A line of JSON per call: the step, then name: value."""
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        """Opens the file and drops the lines of steps after `resume_step`, which will be made again."""
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= resume_step]
+        write_text(path, "".join(f"{line}\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **jsonable(scalars)}) + "\n")
+        self._file.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; infinity for a line that was cut short."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return math.inf
+
+
+def tensorboard_writer(workdir: Path) -> Writer:
+    """A writer of TensorBoard's event files.
+
+    Raises:
+      UsageError: TensorBoard or TensorFlow is not installed.
+    """
+    try:
+        from clu import metric_writers
+    except ImportError as error:
+        raise UsageError(
+            f"tensorboard=True needs the extra `tensorboard` ({error}): pip install 'fairkd_jax[tensorboard]'"
+        ) from error
+    return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
+
+
+class Progress:
+    """How far a run is: a bar on a terminal, a line now and then in a log file."""
+
+    def __init__(self, name: str, *, step: int, total_steps: int, stream: TextIO | None = None) -> None:
+        """Starts the clock at `step` of `total_steps`; `name` stands in front of each line."""
+        self._name, self._total, self._stream = name, total_steps, stream or sys.stderr
+        self._start_step, self._start = step, time.monotonic()
+        self._last_step, self._last = step, self._start
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total_steps, initial=step, desc=name, unit="step", file=self._stream, leave=True
+            )
+
+    def advance(self, step: int) -> None:
+        """Moves a terminal's bar to a step."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def report(self, step: int, scalars: Mapping[str, float]) -> float:
+        """Shows the numbers of the steps since the last report.
+
+        Returns:
+          Steps per second since then.
+        """
+        now = time.monotonic()
+        rate = (step - self._last_step) / max(now - self._last, 1e-9)
+        self._last_step, self._last = step, now
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(numbers)
+            return rate
+        overall = (step - self._start_step) / max(now - self._start, 1e-9)
+        left = (self._total - step) / max(overall, 1e-9)
+        self._print(f"step {step}/{self._total}  {numbers}  {_clock(left)} left")
+        return rate
+
+    def note(self, text: str) -> None:
+        """Prints a line of its own."""
+        if self._bar is not None:
+            self._bar.write(f"{self._name}: {text}", file=self._stream)
+        else:
+            self._print(text)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _print(self, text: str) -> None:
+        print(f"{self._name}: {text}", file=self._stream, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

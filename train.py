@@ -1,0 +1,41 @@
+"""Trains a student, with its teacher before it, and prints how they compare.
+
+python train.py --config configs/rkd_adv.py[:PRESET] [--config.KEY=VALUE ...] [--workdir DIR] [--baseline]
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from fairkd_jax import cli
+from fairkd_jax.report import tables
+from fairkd_jax.training import baseline_config, evaluate_run, teacher_folder, train, uses_teacher
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File[:preset].", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config>[-<preset>] by default.")
+_BASELINE = flags.DEFINE_bool("baseline", False, "Whether to train the student without debiasing as well.")
+flags.mark_flag_as_required("config")
+
+
+def default_workdir() -> Path:
+    """`runs/rkd_adv-utkface` for `--config configs/rkd_adv.py:utkface`."""
+    path, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return Path("runs") / "-".join(filter(None, (Path(path).stem, preset)))
+
+
+def main() -> None:
+    cli.use_compilation_cache()
+    config = _CONFIG.value
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir()
+    teacher = teacher_folder(config, workdir) if uses_teacher(config) else None
+    baseline = baseline_config(config, teacher) if _BASELINE.value else None
+    train(config, workdir)
+    if baseline is not None:
+        train(baseline, workdir / "baseline", name="baseline")
+    evaluation = evaluate_run(workdir, baseline=workdir / "baseline" if baseline is not None else None)
+    print(f"\n{tables.comparison(evaluation)}\n\n{tables.recall_by_group(evaluation)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
