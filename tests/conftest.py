@@ -1,6 +1,11 @@
-"""Settings that every test shares: eight simulated devices and strict numerics."""
+"""Settings that every test shares: eight simulated devices, strict numerics, one cache of compiled programs."""
 
 import jax
 
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "raise")
+
+def pytest_configure(config):
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    # Many tests compile the same small programs, and the workers share what one of them compiled.
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

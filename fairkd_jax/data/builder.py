@@ -1,0 +1,107 @@
+"""The tfds builder that all data sets share: it writes what has been staged as ArrayRecord.
+
+Importing tfds takes most of a second, so only `writing` imports this module, and only when there is something
+to write.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from fairkd_jax.data.layout import REPORT_NAME, VERSION, table_name
+from fairkd_jax.data.plan import Example
+
+
+@dataclass
+class PreparedConfig(tfds.core.BuilderConfig):
+    """What `prepare` hands to a builder.
+
+    Attributes:
+      size: side of the images in pixels.
+      class_names: names of the labels.
+      group_names: names of the groups.
+      attributes: names of the further integers.
+      examples: split name -> its examples in order.
+      images: returns (position in the split, PNG bytes) of each example of a split, in any order.
+      report: written beside the data.
+    """
+
+    size: int = 0
+    class_names: tuple[str, ...] = ()
+    group_names: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    images: Callable[[str], Iterator[tuple[int, bytes]]] = field(default=lambda split: iter(()))
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Writes staged examples in a fixed order; the subclasses say what they are."""
+
+    VERSION = tfds.core.Version(VERSION)
+    ABOUT: ClassVar[str]
+    HOMEPAGE: ClassVar[str | None] = None
+    builder_config: PreparedConfig
+
+    def _create_builder_config(self, builder_config: PreparedConfig, version: object) -> PreparedConfig:
+        """Takes the configuration as it is; tfds would print the whole of it as a warning."""
+        del version
+        return builder_config
+
+    def _log_download_bytes(self) -> None:
+        """Does not announce a download: there is none."""
+
+    def _log_download_done(self) -> None:
+        """Does not name the folder, which is about to be renamed."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config = self.builder_config
+        side = config.size
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(side, side, 3), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=config.class_names),
+            "group": tfds.features.ClassLabel(names=config.group_names),
+            **{name: tfds.features.Scalar(np.int32) for name in config.attributes},
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.ABOUT,
+            features=tfds.features.FeaturesDict(features),
+            homepage=self.HOMEPAGE,
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        del dl_manager  # nothing is ever downloaded
+        config = self.builder_config
+        self.data_path.joinpath(REPORT_NAME).write_text(json.dumps(config.report, indent=1))
+        for split, examples in config.examples.items():
+            with self.data_path.joinpath(table_name(split)).open("wb") as stream:
+                np.savez_compressed(
+                    stream,
+                    ids=np.array([example.id for example in examples], dtype=np.str_),
+                    labels=np.array([example.label for example in examples], np.int32),
+                    groups=np.array([example.group for example in examples], np.int32),
+                )
+        return {split: self._generate_examples(split) for split in config.examples}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        config = self.builder_config
+        examples = config.examples[split]
+        for position, image in config.images(split):
+            example = examples[position]
+            yield (
+                position,
+                {
+                    "id": example.id,
+                    "image": image,
+                    "label": example.label,
+                    "group": example.group,
+                    **{name: example.attributes[name] for name in config.attributes},
+                },
+            )

@@ -1,0 +1,8 @@
+"""The table of tfds builders, apart from `catalog` because tfds is slow to import."""
+
+from fairkd_jax.data.builder import PreparedBuilder
+from fairkd_jax.data.digits.digits_dataset_builder import Builder as Digits
+from fairkd_jax.data.manifest.manifest_dataset_builder import Builder as Manifest
+from fairkd_jax.data.utkface.utkface_dataset_builder import Builder as UTKFace
+
+BUILDERS: dict[str, type[PreparedBuilder]] = {"digits": Digits, "utkface": UTKFace, "manifest": Manifest}

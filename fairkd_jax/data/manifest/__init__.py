@@ -1,0 +1,1 @@
+"""Your own images, listed in a CSV or Parquet file."""

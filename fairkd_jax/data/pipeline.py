@@ -1,0 +1,221 @@
+"""Opens data sets and makes batches that depend on the seed and the step alone."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+
+from fairkd_jax.data.catalog import DATASETS, make_plan
+from fairkd_jax.data.layout import default_directory
+from fairkd_jax.data.prepare import prepare
+from fairkd_jax.data.split import CACHE_MODES, Split
+from fairkd_jax.errors import UsageError
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetInfo",
+    "Split",
+    "default_directory",
+    "eval_batches",
+    "open_dataset",
+    "train_batches",
+]
+
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a data set holds.
+
+    Attributes:
+      name: the data set's name.
+      class_names: names of the labels.
+      group_names: names of the groups.
+      size: side of the images in pixels.
+      num_examples: split -> number of examples; splits without any are absent.
+      directory: the folder of the prepared data.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    size: int
+    num_examples: dict[str, int]
+    directory: str
+
+
+class Dataset:
+    """A prepared data set.
+
+    Attributes:
+      info: what it holds.
+    """
+
+    def __init__(self, builder: Any, info: DatasetInfo, *, cache: str) -> None:
+        """Wraps a tfds builder whose data is prepared; see `open_dataset`."""
+        self.info = info
+        self._builder = builder
+        self._cache = cache
+
+    def split(self, name: str) -> Split:
+        """Opens a split, and decodes it into memory if the cache is to be used.
+
+        Raises:
+          UsageError: there is no such split.
+        """
+        if name not in self.info.num_examples:
+            known = ", ".join(self.info.num_examples)
+            raise UsageError(f"{self.info.name} has no examples in split {name!r}; use one of {known}")
+        import tensorflow_datasets as tfds
+
+        records = self._builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})
+        shape = (len(self.info.group_names), len(self.info.class_names))
+        folder = Path(self.info.directory)
+        return Split(records, folder, name, size=self.info.size, shape=shape, cache=self._cache)
+
+
+def open_dataset(
+    name: str,
+    *,
+    directory: str | os.PathLike[str] = "",
+    source: str = "",
+    size: int,
+    resize: str = "squash",
+    max_bad_fraction: float = 0.01,
+    cache: str = "auto",
+    **options: Any,
+) -> Dataset:
+    """Opens a data set; the first time, prepares it where its source is at hand.
+
+    Args:
+      name: a key of DATASETS.
+      directory: the root of prepared data; `default_directory()` if empty.
+      source: the archive, folder or manifest that holds the images; may be left out once prepared.
+      size: side of the images in pixels.
+      resize: "squash" stretches to the square, "pad" keeps the aspect.
+      max_bad_fraction: the largest share of the source's files that may be malformed or unreadable.
+      cache: "host" keeps decoded images in memory, "none" does not, "auto" does if there is room.
+      **options: the data set's own; see its `plan` function.
+
+    Raises:
+      UsageError: whatever the user can mend, in one line.
+    """
+    if cache not in CACHE_MODES:
+        raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
+    plan = make_plan(name, source=source, size=size, resize=resize, options=options)
+    root = Path(directory or default_directory()).expanduser().absolute()
+    folder = prepare(plan, root, max_bad_fraction=max_bad_fraction)
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    info = DatasetInfo(name, plan.class_names, plan.group_names, size, counts, str(folder))
+    return Dataset(builder, info, cache=cache)
+
+
+def train_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields full batches for ever, shuffled anew in each epoch.
+
+    The global batch of a step is a function of (seed, step): the slices of all processes, concatenated in
+    their order, are the same batch for any number of processes, and starting at a step is the same as
+    skipping the steps before it. An epoch may end within a batch.
+
+    Args:
+      split: what to draw from.
+      batch_size: examples per global batch.
+      seed: of the order, 0 to 2**32 - 1.
+      start_step: the first step to yield.
+      process_index: which slice of each batch to yield.
+      process_count: number of slices.
+
+    Returns:
+      An iterator of dicts: image uint8 [b, S, S, 3]; label, group, index int32 [b]; mask float32 [b], ones;
+      where b = batch_size / process_count.
+
+    Raises:
+      UsageError: batch_size does not divide by process_count or exceeds the split, or a number out of range.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+    if batch_size > len(split):
+        raise UsageError(
+            f"batch_size={batch_size} exceeds the {len(split)} examples of {split.name}; use at most that"
+        )
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"data seed {seed} is out of range; use 0 to 2**32 - 1")
+    if start_step < 0:
+        raise UsageError(f"start_step={start_step} is negative; use 0 or more")
+    steps = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().batch(batch_size)
+    first = process_index * local
+    return _prefetched(
+        steps[start_step:].map(lambda indices: _batch(split, indices[first : first + local], local))
+    )
+
+
+def eval_batches(
+    split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields every example once, in order; each process yields the same number of batches.
+
+    Args:
+      split: what to read.
+      batch_size: examples per global batch.
+      process_index: which slice of each batch to yield.
+      process_count: number of slices.
+
+    Returns:
+      An iterator of dicts as of `train_batches`. The last batch is padded: there mask is 0, index and group
+      are -1, label is 0 and the image is black.
+
+    Raises:
+      UsageError: batch_size does not divide by process_count.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+
+    def batch(step: int) -> dict[str, np.ndarray]:
+        start = min(step * batch_size + process_index * local, len(split))
+        return _batch(split, np.arange(start, min(start + local, len(split))), local)
+
+    steps = -(-len(split) // batch_size)
+    return _prefetched(grain.MapDataset.range(steps).map(batch))
+
+
+def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size < 1 or process_count < 1 or batch_size % process_count:
+        lower, upper = (max(1, batch_size // max(1, process_count) + up) * process_count for up in (0, 1))
+        raise UsageError(
+            f"batch_size={batch_size} does not divide by {process_count} processes; use {lower} or {upper}"
+        )
+    if not 0 <= process_index < process_count:
+        raise UsageError(f"process_index={process_index} is none of {process_count} processes")
+    return batch_size // process_count
+
+
+def _batch(split: Split, indices: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    padding = (0, size - len(indices))
+    images = split.images(indices)
+    return {
+        "image": np.pad(images, (padding, (0, 0), (0, 0), (0, 0))) if padding[1] else images,
+        "label": np.pad(split.labels[indices], padding),
+        "group": np.pad(split.groups[indices], padding, constant_values=-1),
+        "index": np.pad(indices.astype(np.int32), padding, constant_values=-1),
+        "mask": np.pad(np.ones(len(indices), np.float32), padding),
+    }
+
+
+def _prefetched(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
+    threads = min(_AHEAD, os.cpu_count() or 1)
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD)))

@@ -1,0 +1,124 @@
+"""Random access to one split of a prepared data set, with or without a copy in memory."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from fairkd_jax.data.images import decode_png
+from fairkd_jax.data.layout import table_name
+from fairkd_jax.data.memory import available_bytes
+from fairkd_jax.errors import UsageError
+
+CACHE_MODES = ("auto", "host", "none")
+_SHARE_OF_MEMORY = 0.25
+
+
+class Split:
+    """The examples of one split, in their stored order.
+
+    Attributes:
+      name: "train", "val" or "test".
+      ids: the published file name or manifest path of each example.
+      labels: int32 [N].
+      groups: int32 [N], -1 = unknown.
+      counts: int64 [G, C], number of examples by known group and label.
+      cached: whether the images lie decoded in host memory.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[dict],
+        folder: Path,
+        name: str,
+        *,
+        size: int,
+        shape: tuple[int, int],
+        cache: str,
+    ) -> None:
+        """Opens a split.
+
+        Args:
+          records: random access to dicts whose "image" is the bytes of a PNG file.
+          folder: the prepared data, which holds the split's table.
+          name: of the split.
+          size: side of the images in pixels.
+          shape: (number of groups, number of classes).
+          cache: "host" decodes everything once, "none" decodes on access, "auto" is "host" where the images
+            take less than a quarter of the memory that is free.
+        """
+        with np.load(folder / table_name(name), allow_pickle=False) as table:
+            self.ids: list[str] = table["ids"].tolist()
+            self.labels: np.ndarray = table["labels"]
+            self.groups: np.ndarray = table["groups"]
+        self.name = name
+        self.counts = np.zeros(shape, np.int64)
+        known = self.groups >= 0
+        np.add.at(self.counts, (self.groups[known], self.labels[known]), 1)
+        self._records = records
+        self._size = size
+        self._images = self._decoded(np.arange(len(self))) if self._wants_cache(cache) else None
+
+    @property
+    def cached(self) -> bool:
+        return self._images is not None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Returns one example: image uint8 [S, S, 3]; label, group and index int32 []."""
+        position = range(len(self))[index]
+        return {
+            "image": self.images(np.array([position]))[0],
+            "label": np.asarray(self.labels[position]),
+            "group": np.asarray(self.groups[position]),
+            "index": np.asarray(position, np.int32),
+        }
+
+    def images(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Returns images by position.
+
+        Args:
+          indices: int [n], positions in the split; all of them by default.
+
+        Returns:
+          uint8 [n, S, S, 3]. With no indices and a cache, the cache itself: do not write to it.
+        """
+        if indices is None:
+            return self._decoded(np.arange(len(self))) if self._images is None else self._images
+        if self._images is not None:
+            return self._images[indices]
+        result = np.empty((len(indices), self._size, self._size, 3), np.uint8)
+        for row, index in enumerate(indices.tolist()):
+            result[row] = decode_png(self._records[index]["image"])
+        return result
+
+    def _decoded(self, indices: np.ndarray) -> np.ndarray:
+        result = np.empty((len(indices), self._size, self._size, 3), np.uint8)
+
+        def decode(row: int) -> None:
+            result[row] = decode_png(self._records[int(indices[row])]["image"])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(decode, range(len(indices))):
+                pass
+        return result
+
+    def _wants_cache(self, cache: str) -> bool:
+        if cache not in CACHE_MODES:
+            raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
+        size = len(self) * self._size**2 * 3
+        wanted = cache == "host" or (cache == "auto" and size < _SHARE_OF_MEMORY * available_bytes())
+        logging.info(
+            "%s: %d images, %.1f MB decoded, %s (cache=%s)",
+            self.name,
+            len(self),
+            size / 1e6,
+            "kept in host memory" if wanted else "decoded on access",
+            cache,
+        )
+        return wanted

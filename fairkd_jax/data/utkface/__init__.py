@@ -1,0 +1,1 @@
+"""UTKFace: faces whose file names give age, gender and race."""

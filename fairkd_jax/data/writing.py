@@ -1,0 +1,105 @@
+"""Writes staged images as a tfds data set in one step that either happens or does not."""
+
+import contextlib
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fairkd_jax.data.layout import VERSION
+from fairkd_jax.data.plan import SPLITS, Example, Plan
+from fairkd_jax.data.staging import Staged
+from fairkd_jax.errors import UsageError
+
+_STALE_SECONDS = 24 * 3600
+
+
+def write_dataset(plan: Plan, staged: Staged, directory: Path, folder: Path, report: dict[str, Any]) -> None:
+    """Writes the data set beside its place and renames it.
+
+    Args:
+      plan: what is written.
+      staged: the decoded images.
+      directory: the root of prepared data.
+      folder: the data set's place below it.
+      report: kept with the data.
+
+    Raises:
+      UsageError: no image is left for train.
+      OSError: the disk is full, say, or another process has put its data there first.
+    """
+    placed = _place(staged.examples, sort_by_id=plan.sort_by_id)
+    if not any(split == "train" for split, _ in placed):
+        raise UsageError(
+            f"{plan.source or plan.name} has no usable image for train; check the path of the source"
+        )
+    scratch = directory / ".staging" / f"write-{uuid.uuid4().hex}"
+    _remove_stale(scratch.parent)
+    try:
+        _run_builder(plan, staged, placed, scratch, report)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (scratch / plan.name / plan.config_name / VERSION).rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_builder(
+    plan: Plan, staged: Staged, placed: list[tuple[str, int]], scratch: Path, report: dict[str, Any]
+) -> None:
+    import tensorflow_datasets as tfds
+
+    from fairkd_jax.data.builder import PreparedConfig
+    from fairkd_jax.data.builders import BUILDERS
+
+    def images(split: str) -> Iterator[tuple[int, bytes]]:
+        places = iter(placed)
+        for chunk in staged.chunks:
+            for png in filter(None, chunk.images()):
+                place, position = next(places)
+                if place == split:
+                    yield position, png
+
+    config = PreparedConfig(
+        name=plan.config_name,
+        size=plan.size,
+        class_names=plan.class_names,
+        group_names=plan.group_names,
+        attributes=plan.attributes,
+        examples=_by_split(staged.examples, placed),
+        images=images,
+        report=report,
+    )
+    tfds.disable_progress_bar()
+    builder = BUILDERS[plan.name](data_dir=scratch, config=config, file_format="array_record")
+    builder.download_and_prepare()
+
+
+def _place(examples: list[Example], *, sort_by_id: bool) -> list[tuple[str, int]]:
+    """Returns (split, position within it) of each example."""
+    order = sorted(range(len(examples)), key=lambda i: examples[i].id) if sort_by_id else range(len(examples))
+    counts = dict.fromkeys(SPLITS, 0)
+    positions = [0] * len(examples)
+    for i in order:
+        split = examples[i].split
+        positions[i] = counts[split]
+        counts[split] += 1
+    return [(example.split, position) for example, position in zip(examples, positions, strict=True)]
+
+
+def _by_split(examples: list[Example], placed: list[tuple[str, int]]) -> dict[str, list[Example]]:
+    result: dict[str, list[Example]] = {}
+    for split in SPLITS:
+        own = [(place[1], i) for i, place in enumerate(placed) if place[0] == split]
+        if own:
+            result[split] = [examples[i] for _, i in sorted(own)]
+    return result
+
+
+def _remove_stale(staging: Path) -> None:
+    """Removes what killed processes have half written; what is younger than a day may still be at work."""
+    for path in staging.glob("write-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

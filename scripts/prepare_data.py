@@ -1,0 +1,62 @@
+"""Prepares a data set and prints what it holds: python scripts/prepare_data.py utkface --source PATH."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fairkd_jax.data.layout import read_report
+from fairkd_jax.data.pipeline import DATASETS, Dataset, default_directory, open_dataset
+from fairkd_jax.data.prepare import skipped_lines
+from fairkd_jax.errors import UsageError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepares what the command line asks for; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Prepare a data set as ArrayRecord files.")
+    parser.add_argument("name", help=f"one of: {', '.join(DATASETS)}")
+    parser.add_argument("--source", default="", help="archive, folder or manifest that holds the images")
+    parser.add_argument(
+        "--directory", default="", help=f"root of prepared data (default: {default_directory()})"
+    )
+    parser.add_argument("--size", type=int, default=64, help="side of the stored images in pixels")
+    parser.add_argument("--resize", default="squash", help="squash (default) or pad")
+    parser.add_argument(
+        "--max_bad_fraction", type=float, default=0.01, help="share of bad files that is borne"
+    )
+    for option in ("target", "protected"):
+        parser.add_argument(f"--{option}", help="utkface: age_group, gender or race")
+    for option in ("class_names", "group_names"):
+        parser.add_argument(f"--{option}", nargs="+", help="manifest: the names in their order")
+    for option, kind in (("skew", float), ("seed", int), ("noise", float)):
+        parser.add_argument(f"--{option}", type=kind, help="digits")
+    options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    try:
+        dataset = open_dataset(options.pop("name"), cache="none", **options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    print(_summary(dataset))
+    return 0
+
+
+def _summary(dataset: Dataset) -> str:
+    info = dataset.info
+    width = max(map(len, [*info.class_names, "total"])) + 2
+    heads = [*info.group_names, "unknown", "total"]
+    lines = [f"{info.name}, {info.size} px: {info.directory}"]
+    for name, total in info.num_examples.items():
+        split = dataset.split(name)
+        lines += ["", f"{name}: {total}", " " * width + "".join(f"{head:>10}" for head in heads)]
+        for label, label_name in enumerate(info.class_names):
+            unknown = int(((split.groups < 0) & (split.labels == label)).sum())
+            cells = [*split.counts[:, label], unknown, split.counts[:, label].sum() + unknown]
+            lines.append(f"{label_name:<{width}}" + "".join(f"{cell:>10}" for cell in cells))
+    skipped = skipped_lines(read_report(Path(info.directory)))
+    return "\n".join([*lines, "", f"skipped: {len(skipped)}", *(f"  {line}" for line in skipped)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

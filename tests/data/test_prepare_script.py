@@ -1,0 +1,73 @@
+"""scripts/prepare_data.py: its table, its exit codes, two of it at once."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts/prepare_data.py"
+
+
+@pytest.fixture
+def main():
+    spec = importlib.util.spec_from_file_location("prepare_data_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_table_and_skipped_names(main, faces, tmp_path, capsys):
+    folder = faces()
+    (folder / "nameless.jpg").write_bytes(b"")
+    arguments = ["utkface", "--source", str(folder), "--directory", str(tmp_path / "d"), "--size", "16"]
+    assert main([*arguments, "--max_bad_fraction", "0.1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(printed) if line.startswith("train: "))
+    assert printed[start + 1].split() == ["male", "female", "unknown", "total"]
+    cells = [line.split() for line in printed[start + 2 : start + 5]]
+    assert [line[0] for line in cells] == ["0-19", "20-39", "40+"]
+    assert sum(int(line[-1]) for line in cells) == int(printed[start].split()[1])
+    assert printed[-2:] == [
+        "skipped: 1",
+        "  nameless.jpg: the name is not of the form age_gender_race_time.jpg",
+    ]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: 1 of 41 files are bad")
+    assert captured.err.count("\n") == 1
+
+
+def test_manifest_options(main, write_manifest, tmp_path, capsys):
+    manifest = write_manifest(["a.png,cat,,train", "b.png,dog,x,train"])
+    arguments = ["manifest", "--source", str(manifest), "--directory", str(tmp_path / "d")]
+    assert main([*arguments, "--class_names", "dog", "cat"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in printed[4:6]] == [["dog", "1", "0", "1"], ["cat", "0", "1", "1"]]
+
+
+@pytest.mark.parametrize("arguments", [["mnist"], ["digits", "--target", "race"], ["digits", "--size", "0"]])
+def test_errors_are_one_line(main, arguments, tmp_path, capsys):
+    assert main([*arguments, "--directory", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_two_at_once(faces, tmp_path):
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "utkface",
+        "--source",
+        str(faces()),
+        "--directory",
+        str(tmp_path / "d"),
+    ]
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [run.communicate(timeout=60)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert outputs[0] == outputs[1]
+    assert not list((tmp_path / "d/.staging").iterdir())
