@@ -148,7 +148,8 @@ def objective(
         num_groups, num_classes = state["weights"].shape
         strength = inputs.strength * ramp(inputs.progress, warmup)
         features = features_of(inputs, strength, num_classes)
-        logits = GroupReader(tuple(hidden), num_groups).apply({"params": params}, features)
+        reader = GroupReader(tuple(hidden), num_groups)
+        logits = jnp.asarray(reader.apply({"params": params}, features))
         group, label = inputs.batch["group"], inputs.batch["label"]
         known = (group >= 0) * inputs.batch["mask"]
         group = jnp.maximum(group, 0)

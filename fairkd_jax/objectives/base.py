@@ -47,7 +47,7 @@ class Inputs(NamedTuple):
       progress: float32 scalar, the fraction of the training that is done, in [0, 1].
       epoch: float32 scalar, fractional, counted from 0.
       strength: float32 scalar, the adversary's lambda.
-      key: a random key of this step and objective.
+      key: a random key of this step; an objective folds its own name in.
     """
 
     student: Outputs

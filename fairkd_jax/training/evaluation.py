@@ -1,7 +1,7 @@
 """Running a model over a split: the counts that all measures come from, and each image's probabilities."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -44,7 +44,8 @@ def make_eval_step(model: nn.Module, *, image_size: int, num_groups: int) -> Eva
     """Makes the pure function that scores a batch; see `BatchScores`."""
 
     def eval_step(variables: Tree, batch: Batch) -> BatchScores:
-        logits = model.apply(variables, preprocess(batch["image"], size=image_size)).logits
+        outputs: Any = model.apply(variables, preprocess(batch["image"], size=image_size))
+        logits = outputs.logits
         counts = group_counts(
             batch["group"],
             batch["label"],
@@ -83,7 +84,7 @@ def evaluate(
         pending.append((eval_step(variables, arrays), mask))
     results = jax.device_get(pending)
     return Scores(
-        counts=np.sum([r.counts for r, _ in results], axis=0, dtype=np.int64),
+        counts=np.stack([r.counts for r, _ in results]).sum(axis=0, dtype=np.int64),
         cross_entropy=float(np.sum([r.cross_entropy for r, _ in results])),
         probabilities=np.concatenate([r.probabilities[mask > 0] for r, mask in results]),
     )

@@ -11,7 +11,7 @@ from fairkd_jax.types import Outputs
 
 
 def _embedding_norm(cotangents: Mapping[str, Outputs], factors: Mapping[str, jax.Array | float]) -> jax.Array:
-    return optax.global_norm(weighted_sum(cotangents, factors).embedding)
+    return optax.tree.norm(weighted_sum(cotangents, factors).embedding)
 
 
 def combine(

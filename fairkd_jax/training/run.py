@@ -219,6 +219,6 @@ def _write_evaluation(
     (workdir / "eval").mkdir(exist_ok=True)
     path = workdir / "predictions" / f"{split}.npz"
     temporary = path.with_name(f".{path.name}.tmp.npz")
-    np.savez_compressed(temporary, **arrays)
+    np.savez_compressed(temporary, allow_pickle=False, **arrays)
     temporary.replace(path)
     write_text(workdir / "eval" / f"{split}.json", json.dumps(jsonable(result), indent=2) + "\n")

@@ -1,5 +1,7 @@
 """The training step: teacher, student, objectives, adversary and every update in one compiled program."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fairkd_jax.objectives import Inputs, Metrics, Objective, Spec, coefficients, pull
+from fairkd_jax.objectives import Inputs, Metrics, Objective, Spec, coefficients, pull, weighted_sum
 from fairkd_jax.training.gradients import combine
 from fairkd_jax.training.state import TrainState, purpose_key, update_average
 from fairkd_jax.types import Batch, Outputs, Tree
@@ -102,18 +104,10 @@ def make_train_step(
         state: TrainState, teacher_variables: Tree, batch: Batch, weights: Mapping[str, jax.Array]
     ) -> tuple[TrainState, Metrics]:
         images = augment(purpose_key(data_seed, "augment", state.step), batch["image"])
-        taught = None if teacher is None else jax.lax.stop_gradient(teacher.apply(teacher_variables, images))
-
-        def forward(params: Tree) -> tuple[Outputs, Tree]:
-            outputs, updates = student.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": purpose_key(state.seed, "dropout", state.step)},
-            )
-            return outputs, updates["batch_stats"]
-
+        taught: Any = None
+        if teacher is not None:
+            taught = jax.lax.stop_gradient(teacher.apply(teacher_variables, images))
+        forward = functools.partial(_forward, student, state, images)
         outputs, pullback, batch_stats = jax.vjp(forward, state.params[STUDENT], has_aux=True)
         inputs = Inputs(
             student=outputs,
@@ -122,35 +116,24 @@ def make_train_step(
             progress=state.step.astype(jnp.float32) / total_steps,
             epoch=state.step.astype(jnp.float32) / steps_per_epoch,
             strength=weights.get("adversary", jnp.zeros((), jnp.float32)),
-            key=jax.random.key(0),
+            key=purpose_key(state.seed, "objectives", state.step),
         )
         pulls = {
-            name: pull(
-                objective,
-                state.params.get(name, {}),
-                state.objective_state[name],
-                inputs._replace(key=purpose_key(state.seed, name, state.step)),
-            )
+            name: pull(objective, state.params.get(name, {}), state.objective_state[name], inputs)
             for name, objective in objectives.items()
         }
         cotangent, metrics = combine(objectives, pulls, weights)
-        factors = coefficients(objectives, weights)
-        gradients: dict[str, Any] = {STUDENT: pullback(cotangent)[0]}
-        for name, factor in factors.items():
+        gradients = {STUDENT: pullback(cotangent)[0]}
+        for name, factor in coefficients(objectives, weights).items():
             if name in state.params:
-                gradients[name] = jax.tree.map(lambda leaf, f=factor: f * leaf, pulls[name].gradient)
-
-        params, opt_state = {}, {}
-        for group, gradient in gradients.items():
-            updates, opt_state[group] = _optimizer(optimizers, group).update(
-                gradient, state.opt_state[group], state.params[group]
-            )
-            params[group] = optax.apply_updates(state.params[group], updates)
+                gradients[name] = weighted_sum({name: pulls[name].gradient}, {name: factor})
+        params, opt_state = _update(optimizers, gradients, state)
         ema = state.ema
         if ema_decay:
             current = {"params": params[STUDENT], "batch_stats": batch_stats}
             ema = update_average(ema, current, state.step, ema_decay)
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
@@ -163,6 +146,31 @@ def make_train_step(
     return step
 
 
+def _forward(student: nn.Module, state: TrainState, images: jax.Array, params: Tree) -> tuple[Outputs, Tree]:
+    """The student in training form: its outputs, and its next running statistics."""
+    outputs, updates = student.apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        images,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": purpose_key(state.seed, "dropout", state.step)},
+    )
+    return outputs, updates["batch_stats"]
+
+
+def _update(
+    optimizers: Mapping[str, optax.GradientTransformation], gradients: Mapping[str, Tree], state: TrainState
+) -> tuple[dict[str, Tree], dict[str, Any]]:
+    """Each group's next parameters and optimizer state."""
+    params, opt_state = {}, {}
+    for group, gradient in gradients.items():
+        updates, opt_state[group] = _optimizer(optimizers, group).update(
+            gradient, state.opt_state[group], state.params[group]
+        )
+        params[group] = optax.apply_updates(state.params[group], updates)
+    return params, opt_state
+
+
 def _report(pulls: Mapping[str, Any], gradients: Mapping[str, Tree]) -> Metrics:
     """Each objective's loss and metrics under its name, and the norm of each group's gradient."""
     one = jnp.ones((), jnp.float32)
@@ -171,5 +179,5 @@ def _report(pulls: Mapping[str, Any], gradients: Mapping[str, Tree]) -> Metrics:
         metrics[f"{name}/loss"] = (p.value, one)
         metrics |= {f"{name}/{key}": value for key, value in p.metrics.items()}
     for group, gradient in gradients.items():
-        metrics[f"{group}/gradient_norm"] = (optax.global_norm(gradient), one)
+        metrics[f"{group}/gradient_norm"] = (optax.tree.norm(gradient), one)
     return metrics

@@ -1,0 +1,85 @@
+"""A small task with everything a step needs: two tiny models, four objectives, eight images."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fairkd_jax.data.augment import Augmentation, augment
+from fairkd_jax.models import EfficientNet
+from fairkd_jax.models.architecture import Architecture, Stage
+from fairkd_jax.objectives import Spec, create_objective
+from fairkd_jax.training.step import init_state, make_train_step
+
+BATCH, SIZE, CLASSES = 16, 16, 4
+NAMES = ("cross_entropy", "ckd", "rkd_distance", "rkd_angle", "adversary")
+WEIGHTS = {"cross_entropy": 1.0, "ckd": 0.9, "rkd_distance": 25.0, "rkd_angle": 50.0, "adversary": 1.0}
+
+
+def toy(head):
+    """Two stages of one small block each: compiles in a few seconds."""
+    stages = tuple(Stage(kernel=3, stride=s, expand=2, filters=f, blocks=1) for s, f in ((1, 8), (2, 12)))
+    architecture = Architecture(8, stages, head, SIZE, dropout_rate=0.2, stochastic_depth_rate=0.2)
+    return EfficientNet(architecture, CLASSES)
+
+
+class Task:
+    """Builds the step of a small run; keyword arguments replace its parts."""
+
+    def __init__(
+        self, names=NAMES, optimizers=None, seed=0, total_steps=20, ema_decay=0.0, options=None, flip=True
+    ):
+        self.student, self.teacher = toy(head=24), toy(head=32)
+        objectives = {name: create_objective(name, **(options or {}).get(name, {})) for name in names}
+        optimizers = optimizers or {"student": optax.sgd(0.01), "adversary": optax.sgd(0.1)}
+        image = jnp.zeros((1, SIZE, SIZE, 3))
+        self.teacher_variables = self.teacher.init(jax.random.key(1), image)
+        spec = Spec(
+            CLASSES,
+            2,
+            self.student.architecture.head,
+            self.teacher.architecture.head,
+            np.array([[90, 10, 90, 10], [10, 90, 10, 90]]),
+        )
+        common = {"student": self.student, "objectives": objectives, "optimizers": optimizers}
+        self.init = functools.partial(
+            init_state, **common, spec=spec, image_size=SIZE, seed=seed, with_ema=ema_decay > 0
+        )
+        self.step = make_train_step(
+            **common,
+            teacher=self.teacher,
+            augment=functools.partial(augment, augmentation=Augmentation(flip=flip), size=SIZE),
+            data_seed=0,
+            total_steps=total_steps,
+            steps_per_epoch=5.0,
+            ema_decay=ema_decay,
+        )
+        self.weights = {name: jnp.float32(WEIGHTS[name]) for name in names}
+
+
+def batch(seed=0, size=BATCH):
+    """A batch in which the group tints the image."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 2, size).astype(np.int32)
+    image = rng.integers(0, 200, (size, SIZE, SIZE, 3)).astype(np.uint8)
+    image[..., 0] += (50 * group[:, None, None]).astype(np.uint8)
+    return {
+        "image": image,
+        "label": rng.integers(0, CLASSES, size).astype(np.int32),
+        "group": group,
+        "index": np.arange(size, dtype=np.int32),
+        "mask": np.ones(size, np.float32),
+    }
+
+
+@pytest.fixture(scope="session")
+def make_task():
+    return Task
+
+
+@pytest.fixture(scope="session")
+def make_batch():
+    return batch

@@ -1,0 +1,192 @@
+"""The compiled step: what it must leave alone, what it must change, on one device and on eight."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fairkd_jax.data.augment import Augmentation, augment
+from fairkd_jax.objectives import ckd, rkd
+from fairkd_jax.objectives.adversary import GroupReader
+from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
+from fairkd_jax.training.state import purpose_key
+
+PLAIN = ("cross_entropy", "ckd", "rkd_distance", "rkd_angle")
+
+
+def run(task, batches, weights=None, mesh=None):
+    """Runs the compiled step over the batches; returns the state and the metrics of each step."""
+    mesh = mesh or make_mesh(jax.devices()[:1])
+    everywhere = replicated(mesh)
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(task.step, 1), donate_argnums=0)
+    state = jax.jit(task.init, out_shardings=everywhere)()
+    teacher = jax.device_put(task.teacher_variables, everywhere)
+    weights = jax.device_put(weights or task.weights, everywhere)
+    history = []
+    for batch in batches:
+        arrays = to_global(batch, over_batch(mesh))
+        with jax.transfer_guard("disallow"):
+            state, metrics = step(state, teacher, arrays, weights)
+        history.append(jax.device_get(metrics))
+    return jax.device_get(state), history
+
+
+def largest_difference(a, b):
+    return max(np.abs(x - y).max() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.fixture(scope="module")
+def batches(make_batch):
+    return [make_batch(seed) for seed in range(4)]
+
+
+def test_lambda_zero_is_the_undebiased_student_bit_for_bit(make_task, batches):
+    clip = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(1e-3))
+    task = make_task(optimizers={"student": clip, "adversary": clip}, ema_decay=0.9)
+    zero, _ = run(task, batches, task.weights | {"adversary": jnp.float32(0.0)})
+    # The same program with an adversary that learns something else entirely.
+    other = make_task(optimizers={"student": clip, "adversary": optax.sgd(0.0)}, ema_decay=0.9)
+    still, _ = run(other, batches, task.weights | {"adversary": jnp.float32(0.0)})
+    chex.assert_trees_all_equal(zero.params["student"], still.params["student"])
+    chex.assert_trees_all_equal(zero.ema, still.ema)
+    # And another program that has no adversary at all.
+    without, _ = run(make_task(PLAIN, optimizers={"student": clip}, ema_decay=0.9), batches)
+    assert largest_difference(zero.params["student"], without.params["student"]) < 1e-6
+
+
+def test_lambda_acts_after_the_warmup_only(make_task, batches):
+    task = make_task(total_steps=4, options={"adversary": {"warmup": 0.5}})
+    weights = task.weights | {"adversary": jnp.float32(20.0)}
+    plain, plain_history = run(task, batches, task.weights | {"adversary": jnp.float32(0.0)})
+    debiased, history = run(task, batches, weights)
+    strengths = [metrics["adversary/strength"][0] for metrics in history]
+    np.testing.assert_allclose(strengths[:3], 0.0, atol=1e-6)
+    assert strengths[3] == pytest.approx(20 * (2 / (1 + np.exp(-5)) - 1), rel=1e-5)
+    assert history[2]["loss"] == plain_history[2]["loss"]
+    assert largest_difference(plain.params["student"], debiased.params["student"]) > 1e-4
+    # The adversary's own learning does not know lambda: until the student differs, it is the same.
+    assert history[3]["adversary/loss"] == plain_history[3]["adversary/loss"]
+
+
+def test_one_adversary_step_lowers_its_own_loss(make_task, batches):
+    frozen = {"student": optax.sgd(0.0), "adversary": optax.sgd(0.05)}
+    task = make_task(("cross_entropy", "adversary"), optimizers=frozen, flip=False)
+    _, history = run(task, batches[:1] * 5)
+    losses = [metrics["adversary/loss"][0] for metrics in history]
+    assert np.all(np.diff(losses) < 0)
+
+
+def test_the_student_moves_against_the_adversary(make_task, batches):
+    """Descending the reversed gradient alone makes the adversary's loss grow."""
+    task = make_task(
+        ("cross_entropy", "adversary"),
+        optimizers={"student": optax.sgd(1e-3), "adversary": optax.sgd(0.0)},
+        options={"adversary": {"warmup": 0.0}},
+    )
+    weights = {"cross_entropy": jnp.float32(0.0), "adversary": jnp.float32(50.0)}
+    _, history = run(task, batches[:1] * 6, weights)
+    losses = [metrics["adversary/loss"][0] for metrics in history]
+    assert losses[-1] > losses[1]
+
+
+def test_one_device_and_eight_agree(make_task, make_batch):
+    task = make_task()
+    batches = [make_batch(seed) for seed in range(20)]
+    alone, alone_history = run(task, batches)
+    together, history = run(task, batches, mesh=make_mesh(jax.devices()))
+    for name in ("loss", "cross_entropy/loss", "rkd_distance/loss", "rkd_angle/loss", "adversary/loss"):
+        assert history[-1][name][0] == pytest.approx(alone_history[-1][name][0], rel=1e-4)
+    assert largest_difference(alone.params, together.params) < 1e-5
+    assert largest_difference(alone.batch_stats, together.batch_stats) < 1e-4
+
+
+def test_a_step_is_a_function_of_seed_and_step_alone(make_task, batches):
+    one, _ = run(make_task(), batches)
+    again, _ = run(make_task(), batches)
+    other, _ = run(make_task(seed=1), batches)
+    chex.assert_trees_all_equal(one, again)
+    assert largest_difference(one.params["student"], other.params["student"]) > 1e-3
+
+
+def test_every_group_moves_but_the_teacher_gets_no_gradient(make_task, make_batch):
+    task = make_task()
+    state = jax.jit(task.init)()
+    batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
+    after, metrics = jax.jit(task.step)(state, task.teacher_variables, batch, task.weights)
+    for group in ("student", "adversary"):
+        assert metrics[f"{group}/gradient_norm"][0] > 0
+        chex.assert_trees_all_equal_shapes_and_dtypes(state.params[group], after.params[group])
+        assert largest_difference(state.params[group], after.params[group]) > 0
+
+    def loss(teacher_variables):
+        _, metrics = task.step(state, teacher_variables, batch, task.weights)
+        return metrics["loss"][0]
+
+    gradient = jax.jit(jax.grad(loss))(task.teacher_variables)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+def test_the_gradient_is_that_of_the_weighted_sum(make_task, make_batch):
+    """Differentiating at the outputs and pulling back once equals differentiating the whole sum."""
+    task = make_task(options={"adversary": {"warmup": 0.0}})
+    state = jax.jit(task.init)().replace(step=jnp.int32(7))
+    batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
+    label, group = batch["label"], batch["group"]
+    images = augment(
+        purpose_key(0, "augment", 7), batch["image"], Augmentation(flip=True), size=batch["image"].shape[1]
+    )
+    teacher = task.teacher.apply(task.teacher_variables, images)
+    reader, table = GroupReader((128, 128), 2), state.objective_state["adversary"]["weights"]
+
+    def total(params):
+        outputs, _ = task.student.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": purpose_key(0, "dropout", 7)},
+        )
+        features = jnp.concatenate([outputs.embedding, jax.nn.one_hot(label, 4)], axis=1)
+        nats = optax.softmax_cross_entropy_with_integer_labels(
+            reader.apply({"params": state.params["adversary"]}, features), group
+        )
+        weight = table[group, label]
+        strength = 2 / (1 + np.exp(-10 * 7 / 20)) - 1
+        return (
+            optax.softmax_cross_entropy_with_integer_labels(outputs.logits, label).mean()
+            + 0.9 * ckd.kl_divergence(outputs.logits, teacher.logits, 4.0).mean()
+            + 25 * rkd.distance_loss(outputs.embedding, teacher.embedding)
+            + 50 * rkd.angle_loss(outputs.embedding, teacher.embedding)
+            - strength * (weight * nats).sum() / weight.sum()
+        )
+
+    expected = jax.jit(jax.grad(total))(state.params["student"])
+    after, _ = jax.jit(task.step)(state, task.teacher_variables, batch, task.weights)
+    moved = jax.tree.map(lambda a, b: (b - a) / 0.01, after.params["student"], state.params["student"])
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    assert largest_difference(expected, moved) < 1e-4 * scale
+
+
+def test_the_average_follows_the_student(make_task, batches):
+    task = make_task(ema_decay=0.5)
+    state, _ = run(task, batches[:1])
+    first = jax.jit(task.init)()
+    rate = 1 - min(0.5, 1 / 10)
+    expected = jax.tree.map(
+        lambda old, new: old + rate * (new - old), first.params["student"], state.params["student"]
+    )
+    chex.assert_trees_all_close(state.ema["params"], expected, rtol=1e-5, atol=1e-7)
+    assert state.student_variables()["params"] is state.ema["params"]
+
+
+def test_random_keys_differ_by_seed_purpose_and_step():
+    keys = {
+        tuple(jax.random.key_data(purpose_key(seed, purpose, step)).tolist())
+        for seed in (0, 1)
+        for purpose in ("dropout", "augment")
+        for step in (0, 1)
+    }
+    assert len(keys) == 8
