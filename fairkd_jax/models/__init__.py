@@ -1,0 +1,6 @@
+"""Image classifiers: EfficientNet in the two families that published weights come in."""
+
+from fairkd_jax.models.efficientnet import EfficientNet
+from fairkd_jax.models.registry import MODEL_NAMES, create_model, image_size, num_parameters
+
+__all__ = ["MODEL_NAMES", "EfficientNet", "create_model", "image_size", "num_parameters"]

@@ -1,0 +1,127 @@
+"""EfficientNet (Tan and Le 2019): inverted residual blocks with squeeze-and-excitation and swish."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fairkd_jax.models.architecture import Architecture, Stage
+from fairkd_jax.models.layers import (
+    DepthwiseConv,
+    StemConv,
+    classifier_uniform,
+    pointwise_conv,
+    spatial_mean,
+)
+from fairkd_jax.types import Outputs
+
+
+def _batch_norm(architecture: Architecture, dtype: Any, train: bool) -> partial[nn.BatchNorm]:
+    """BatchNorm of the family; flax reduces in float32 whatever the dtype of the activations is."""
+    return partial(
+        nn.BatchNorm,
+        use_running_average=not train,
+        momentum=architecture.bn_momentum,
+        epsilon=architecture.bn_epsilon,
+        dtype=dtype,
+    )
+
+
+class MBConv(nn.Module):
+    """Inverted residual block (MobileNetV2) with squeeze-and-excitation; layers in the order they run.
+
+    Attributes:
+      architecture: Source of the padding and BatchNorm conventions.
+      stage: Kernel, expansion and width of this block.
+      stride: 1, or the stage's stride in its first block.
+      drop_rate: Probability that a row of the batch skips the residual branch while training (stochastic
+        depth, Huang et al. 2016, with the survivors scaled up so that nothing changes at evaluation).
+      dtype: Compute dtype.
+    """
+
+    architecture: Architecture
+    stage: Stage
+    stride: int
+    drop_rate: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H', W', stage.filters]."""
+        norm = _batch_norm(self.architecture, self.dtype, train)
+        pointwise = partial(pointwise_conv, dtype=self.dtype)
+        inputs, channels = x, x.shape[-1]
+        if self.stage.expand != 1:
+            x = pointwise(channels * self.stage.expand, name="expand_conv")(x)
+            x = nn.swish(norm(name="expand_bn")(x))
+        x = DepthwiseConv(self.stage.kernel, self.stride, self.architecture.padding, name="depthwise_conv")(x)
+        x = nn.swish(norm(name="depthwise_bn")(x))
+        # The squeeze is a quarter of the block's input, not of its expanded width.
+        gate = spatial_mean(x).astype(self.dtype)
+        gate = nn.swish(pointwise(max(1, channels // 4), use_bias=True, name="se_reduce")(gate))
+        gate = nn.sigmoid(pointwise(x.shape[-1], use_bias=True, name="se_expand")(gate))
+        x = x * gate[:, None, None, :]
+        x = norm(name="project_bn")(pointwise(self.stage.filters, name="project_conv")(x))
+        if self.stride != 1 or channels != self.stage.filters:
+            return x
+        x = nn.Dropout(
+            self.drop_rate, broadcast_dims=(1, 2, 3), deterministic=not train, name="stochastic_depth"
+        )(x)
+        return x + inputs
+
+
+class EfficientNet(nn.Module):
+    """An image classifier.
+
+    `apply(variables, images, train=False)` gives `Outputs`. In training, `mutable=["batch_stats"]` returns
+    the new running averages and `rngs={"dropout": key}` drives dropout and stochastic depth. Statistics are
+    those of the global batch: under `jit` with a sharded batch the devices agree on them.
+
+    Attributes:
+      architecture: The table to build from.
+      num_classes: Width of the logits.
+      dtype: Compute dtype, float32 or bfloat16; parameters, statistics and outputs are float32 always.
+    """
+
+    architecture: Architecture
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+        """Classifies.
+
+        Args:
+          images: Floating point [B, H, W, 3], already normalised.
+          train: Whether to use the batch's statistics and drop at random.
+
+        Returns:
+          Logits float32 [B, num_classes] and the embedding float32 [B, architecture.head].
+        """
+        architecture = self.architecture
+        norm = _batch_norm(architecture, self.dtype, train)
+        x = images.astype(self.dtype)
+        x = StemConv(architecture.stem, 3, 2, architecture.padding, name="stem_conv")(x)
+        x = nn.swish(norm(name="stem_bn")(x))
+
+        total = sum(stage.blocks for stage in architecture.stages)
+        done = 0
+        for i, stage in enumerate(architecture.stages):
+            for j in range(stage.blocks):
+                x = MBConv(
+                    architecture,
+                    stage,
+                    stride=stage.stride if j == 0 else 1,
+                    drop_rate=architecture.stochastic_depth_rate * done / total,
+                    dtype=self.dtype,
+                    name=f"stage{i}_block{j}",
+                )(x, train)
+                done += 1
+
+        x = pointwise_conv(architecture.head, dtype=self.dtype, name="head_conv")(x)
+        embedding = spatial_mean(nn.swish(norm(name="head_bn")(x)))
+        dropped = nn.Dropout(architecture.dropout_rate, deterministic=not train, name="dropout")(embedding)
+        logits = nn.Dense(self.num_classes, kernel_init=classifier_uniform, name="classifier")(dropped)
+        return Outputs(logits=logits, embedding=embedding)

@@ -1,0 +1,40 @@
+"""A network that compiles in a second or two, its images and its variables."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fairkd_jax.models.architecture import Architecture, Stage
+
+# Small, and still with every kind of block.
+TOY = Architecture(
+    stem=8,
+    stages=(
+        Stage(kernel=3, stride=1, expand=1, filters=8, blocks=1),
+        Stage(kernel=5, stride=2, expand=2, filters=16, blocks=1),
+    ),
+    head=24,
+    image_size=16,
+    dropout_rate=0.0,
+    stochastic_depth_rate=0.0,
+)
+
+
+def images(batch, height=16, width=16):
+    return jax.random.normal(jax.random.key(7), (batch, height, width, 3))
+
+
+def random_variables(module, *args, spread=0.0):
+    """Variables drawn by numpy, which compiles nothing; biases, scales and statistics vary by `spread`."""
+    rng = np.random.default_rng(0)
+    starts = {"scale": 1.0, "var": 1.0, "bias": 0.0, "mean": 0.0}
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name in starts:
+            return jnp.float32(starts[name] + spread * rng.uniform(size=leaf.shape))
+        fan_in = np.prod(leaf.shape[:-1])
+        return jnp.float32(rng.normal(size=leaf.shape) * (2.0 / fan_in) ** 0.5)
+
+    tree = jax.eval_shape(lambda key: module.init(key, *args), jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(draw, tree)
