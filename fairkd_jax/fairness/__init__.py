@@ -1,0 +1,6 @@
+"""Fairness measured from one integer tensor, `counts[group, label, prediction]`."""
+
+from fairkd_jax.fairness.counts import group_counts
+from fairkd_jax.fairness.metrics import Summary, inflation, summarize
+
+__all__ = ["Summary", "group_counts", "inflation", "summarize"]

@@ -1,0 +1,100 @@
+"""Gaps in recall between groups, and what of them chance alone would show. All in numpy float64."""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+
+Floats = NDArray[np.float64]
+
+# E|N(0, 1)|
+_HALF_NORMAL = float(np.sqrt(2.0 / np.pi))
+
+
+class Gaps(NamedTuple):
+    """Differences in recall between the two groups of every pair; NaN where not estimable.
+
+    Attributes:
+      pairs: The P pairs (a, b) of groups with a < b.
+      difference: [P, C], recall in a minus recall in b.
+      variance: [P, C], the unbiased estimate of the sampling variance of `difference`.
+    """
+
+    pairs: list[tuple[int, int]]
+    difference: Floats
+    variance: Floats
+
+
+def divide(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
+    """Elementwise quotient, NaN where the denominator is not positive."""
+    top, bottom = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+
+
+def pairwise_gaps(correct: NDArray[np.generic], total: NDArray[np.generic], min_count: int) -> Gaps:
+    """Compares every pair of groups within every class.
+
+    Args:
+      correct: [G, C], examples of the class that were recognised.
+      total: [G, C], examples of the class.
+      min_count: Cells with fewer examples are not compared; at least 2, for the variance.
+
+    Returns:
+      The gaps, NaN where one of the two cells is too small.
+    """
+    recall = divide(correct, total)
+    variance = divide(recall * (1.0 - recall), np.asarray(total) - 1.0)
+    enough = np.asarray(total) >= min_count
+    pairs = list(combinations(range(recall.shape[0]), 2))
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    usable = enough[first] & enough[second]
+    return Gaps(
+        pairs,
+        np.where(usable, recall[first] - recall[second], np.nan),
+        np.where(usable, variance[first] + variance[second], np.nan),
+    )
+
+
+def chance_floor(variance: Floats) -> float:
+    """Mean |gap| that sampling alone would show: the mean of sqrt(2 V / pi).
+
+    Args:
+      variance: [N] of the gaps that enter the mean.
+
+    Returns:
+      The floor; NaN for an empty list.
+    """
+    return float(_HALF_NORMAL * np.mean(np.sqrt(variance))) if variance.size else float("nan")
+
+
+def corrected_mean_abs(difference: Floats, variance: Floats) -> float:
+    """Mean |true gap|, with sampling noise taken out.
+
+    True gaps are modelled as N(0, t^2), so that what is seen is N(0, t^2 + V): t solves
+    mean sqrt(2 / pi) sqrt(t^2 + V) = mean |d|.
+
+    Args:
+      difference: [N] observed gaps.
+      variance: [N] their sampling variances.
+
+    Returns:
+      sqrt(2 / pi) t; 0 where the observed mean does not exceed the floor; NaN for an empty list.
+    """
+    if not difference.size:
+        return float("nan")
+    observed = float(np.mean(np.abs(difference)))
+    if observed <= chance_floor(variance):
+        return 0.0
+
+    def excess(t: float) -> float:
+        return _HALF_NORMAL * float(np.mean(np.sqrt(t * t + variance))) - observed
+
+    # Without noise t would be observed / _HALF_NORMAL; with noise it is smaller. The margin absorbs rounding.
+    return _HALF_NORMAL * float(brentq(excess, 0.0, observed / _HALF_NORMAL * (1.0 + 1e-9), xtol=1e-15))
+
+
+def mean_squared_gap(difference: Floats, variance: Floats) -> float:
+    """Unbiased estimate of the mean squared true gap, mean(d^2 - V); may be negative; NaN if empty."""
+    return float(np.mean(difference**2 - variance)) if difference.size else float("nan")
