@@ -26,7 +26,8 @@ def main() -> int:
     if not options.command:
         parser.error("give a command to run, for example: python train.py --config configs/rkd_adv.py")
     if sys.version_info < OLDEST:
-        parser.error(f"Python {'.'.join(map(str, OLDEST))} or later is needed, this is {sys.version.split()[0]}")
+        oldest = ".".join(map(str, OLDEST))
+        parser.error(f"Python {oldest} or later is needed, this is {sys.version.split()[0]}")
     folder = options.venv.absolute()
     try:
         make(folder)
@@ -66,10 +67,10 @@ def install(folder: Path, extras: list[str]) -> None:
         return
     wanted = sorted(have | set(extras))
     print("with_env.py: installing, which takes a minute or two", file=sys.stderr, flush=True)
-    target = f"{ROOT}[{','.join(wanted)}]" if wanted else str(ROOT)
     pip = [sys.executable, "-m", "pip", "--python", str(folder), "--disable-pip-version-check"]
-    command = [*pip, "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), "--editable", target]
-    subprocess.run(command, check=True)
+    what = ["--editable", f"{ROOT}[{','.join(wanted)}]" if wanted else str(ROOT)]
+    constraint = ["--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, "install", "--quiet", *constraint, *what], check=True)
     temporary = record.with_suffix(".tmp")
     temporary.write_text("\n".join([digest, *wanted]) + "\n", encoding="utf-8")
     temporary.replace(record)

@@ -1,4 +1,4 @@
-"""Settings that every test shares: eight simulated devices, strict numerics, one cache of compiled programs."""
+"""Settings that every test shares: eight simulated devices, strict numerics, one compilation cache."""
 
 import jax
 

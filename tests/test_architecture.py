@@ -1,0 +1,72 @@
+"""Who may import whom: an arrow that runs upward or sideways is a fault."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fairkd_jax"
+LEVELS = {
+    "errors": 0,
+    "types": 0,
+    "ops": 0,
+    "models": 1,
+    "objectives": 1,
+    "fairness": 1,
+    "data": 1,
+    "training": 2,
+    "report": 2,
+    "cli": 3,
+}
+# The one module of the package that turns a config into objects, and those that hand it a config.
+READS_CONFIG = {"training/experiment.py", "training/run.py", "training/workdir.py"}
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path):
+    """The modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def test_every_part_has_a_level():
+    assert {part_of(path) for path in MODULES} == set(LEVELS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downward(path):
+    part = part_of(path)
+    for name in imports_of(path):
+        root, *rest = name.split(".")
+        assert root not in ("configs", "torch", "tensorflow"), name
+        if root == "fairkd_jax" and rest and rest[0] != part:
+            assert LEVELS[rest[0]] < LEVELS[part], f"{part} must not import {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_experiment_reads_a_config(path):
+    if str(path.relative_to(PACKAGE)) not in READS_CONFIG:
+        assert not any(name.startswith("ml_collections") for name in imports_of(path))
+
+
+def test_nothing_is_unpickled_or_executed():
+    for path in MODULES:
+        names = set(imports_of(path))
+        assert not {name.split(".")[0] for name in names} & {"pickle", "shelve"}
+        assert not names & {"importlib", "importlib.import_module"}
+        calls = {
+            node.func.id
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not calls & {"eval", "exec", "__import__"}
