@@ -1,0 +1,299 @@
+"""Whole runs on digits: what they leave behind, how they go on, and how they refuse."""
+
+import itertools
+import json
+import math
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from configs import ckd, rkd_adv, student, teacher
+from fairkd_jax.errors import UsageError
+from fairkd_jax.training import Diverged, Stopped, baseline_config, evaluate_run, loop, train
+from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.loop import rank
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def data_directory(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def make_config(data_directory):
+    def make(module=student, **changes):
+        config = module.get_config()
+        config.data.directory, config.data.size, config.data.image_size = data_directory, 16, 16
+        config.teacher.architecture = "efficientnet_tiny"
+        config.epochs = config.teacher.epochs = 2
+        config.batch_size, config.checkpoint_every_steps, config.log_every_steps = 256, 3, 2
+        config.optimizer.warmup_epochs = 0.5
+        for key, value in changes.items():
+            section, _, name = key.rpartition("__")
+            (config[section] if section else config)[name] = value
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(make_config, tmp_path_factory):
+    """A run of `student.py` of 8 steps on one device."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    train(make_config(), workdir, devices=ONE)
+    return workdir
+
+
+def lines_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def last_student(workdir):
+    """Every array of the student of the last checkpoint."""
+    import orbax.checkpoint as ocp
+
+    step = Checkpoints(workdir).last_step()
+    path = workdir / "checkpoints" / "last" / str(step) / "student"
+    return step, ocp.StandardCheckpointer().restore(path.absolute())
+
+
+def test_a_run_leaves_its_folder(finished):
+    config = json.loads((finished / "config.json").read_text())
+    assert config["student"]["architecture"] == "efficientnet_tiny"
+    assert config["task"]["group_names"] == ["blue", "orange"]
+    lines = lines_of(finished)
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert {"loss", "cross_entropy/accuracy", "learning_rate", "images_per_second"} <= lines[0].keys()
+    assert "student" in (finished / "parameters.txt").read_text()
+    assert Checkpoints(finished).last_step() == 8
+    best = Checkpoints(finished).best_scores()
+    validations = [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
+    assert best["accuracy"] == pytest.approx(max(validations))
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, make_config, capsys):
+    before = (finished / "metrics.jsonl").read_bytes()
+    train(make_config(), finished, devices=ONE)
+    assert "this run is complete, 8 steps" in capsys.readouterr().out
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_changed_config_is_refused_with_the_keys(finished, make_config):
+    changed = make_config(optimizer__learning_rate=0.1, seed=3)
+    with pytest.raises(UsageError, match=r"optimizer\.learning_rate \(was 0\.003, now 0\.1\), seed"):
+        train(changed, finished, devices=ONE)
+    with pytest.raises(UsageError, match=r"epochs \(was 2, now 1\)"):
+        train(make_config(epochs=1), finished, devices=ONE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_to_the_same_end(number, finished, make_config, tmp_path, monkeypatch):
+    reads = []
+
+    def read(tree):
+        reads.append(tree)
+        if len(reads) == 5:
+            signal.raise_signal(number)
+        return jax.device_get(tree)
+
+    monkeypatch.setattr(loop, "read_from_device", read)
+    with pytest.raises(Stopped, match="stopped at step 6 of 8; the same command") as stopped:
+        train(make_config(), tmp_path / "run", devices=ONE)
+    assert stopped.value.exit_code == 128 + number
+    train(make_config(), tmp_path / "run", devices=ONE)
+    # One read from the device for each step, whoever made it.
+    assert len(reads) == 8
+    step, resumed = last_student(tmp_path / "run")
+    assert step == 8
+    jax.tree.map(np.testing.assert_array_equal, resumed, last_student(finished)[1])
+    timeless = [
+        {k: v for k, v in line.items() if k != "images_per_second"} for line in lines_of(tmp_path / "run")
+    ]
+    uninterrupted = [
+        {k: v for k, v in line.items() if k != "images_per_second"} for line in lines_of(finished)
+    ]
+    # The stop cut one report short: its steps were averaged in no other line.
+    assert [line for line in uninterrupted if line in timeless] == timeless
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    reads = itertools.count()
+
+    def read(tree):
+        if next(reads) == 4:
+            raise Killed
+        return jax.device_get(tree)
+
+    monkeypatch.setattr(loop, "read_from_device", read)
+    with pytest.raises(Killed):
+        train(make_config(), tmp_path / "run", devices=ONE)
+    monkeypatch.undo()
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # a line that the kill cut short
+    assert Checkpoints(tmp_path / "run").last_step() == 3
+    train(make_config(), tmp_path / "run", devices=ONE)
+    jax.tree.map(np.testing.assert_array_equal, last_student(tmp_path / "run")[1], last_student(finished)[1])
+    assert [line["step"] for line in lines_of(tmp_path / "run") if "loss" in line] == [2, 4, 6, 8]
+
+
+def test_training_can_be_made_longer(make_config, tmp_path):
+    train(make_config(epochs=1), tmp_path, devices=ONE)
+    train(make_config(epochs=2, log_every_steps=1), tmp_path, devices=ONE)
+    assert Checkpoints(tmp_path).last_step() == 8
+    with pytest.raises(UsageError, match="epochs"):
+        train(make_config(epochs=1), tmp_path, devices=ONE)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_config, tmp_path):
+    config = make_config(optimizer__learning_rate=1e30, optimizer__name="sgd", optimizer__clip_norm=0.0)
+    with pytest.raises(Diverged, match=r"(loss|gradient_norm) is (nan|inf) at step \d"):
+        train(config, tmp_path, devices=ONE)
+    assert not Checkpoints(tmp_path).last_step()
+
+
+def test_divergence_keeps_the_last_good_checkpoint(make_config, tmp_path, monkeypatch):
+    reads = itertools.count()
+
+    def read(tree):
+        tree = jax.device_get(tree)
+        return tree | {"cross_entropy/loss": (np.nan, 1.0)} if next(reads) == 4 else tree
+
+    monkeypatch.setattr(loop, "read_from_device", read)
+    with pytest.raises(
+        Diverged, match="cross_entropy/loss is nan at step 5; the checkpoint of step 3 is kept"
+    ):
+        train(make_config(), tmp_path, devices=ONE)
+    assert Checkpoints(tmp_path).last_step() == 3
+
+
+@pytest.fixture(scope="module")
+def distilled(make_config, tmp_path_factory):
+    """A run of `rkd_adv.py`, its teacher, and its baseline without debiasing, on 8 devices."""
+    workdir = tmp_path_factory.mktemp("distilled")
+    config = make_config(rkd_adv, optimizer__ema_decay=0.9)
+    train(config, workdir)
+    train(baseline_config(config, workdir / "teacher"), workdir / "baseline", name="baseline")
+    return workdir
+
+
+def test_the_teacher_is_trained_first_and_found_again(distilled, make_config, capsys):
+    assert (distilled / "teacher" / "checkpoints" / "best").is_dir()
+    train(make_config(rkd_adv, optimizer__ema_decay=0.9), distilled)
+    assert capsys.readouterr().out.count("this run is complete") == 2
+    names = set().union(*(line.keys() for line in lines_of(distilled)))
+    assert {"rkd_distance/loss", "rkd_angle/loss", "adversary/advantage", "gradient_ratio"} <= names
+    assert not (distilled / "baseline" / "teacher").exists()
+
+
+def test_an_evaluation_agrees_with_its_predictions(distilled):
+    result = evaluate_run(distilled, baseline=distilled / "baseline", batch_size=100)
+    written = json.loads((distilled / "eval" / "test.json").read_text())
+    assert written["student"]["accuracy"] == result["student"]["accuracy"]
+    with np.load(distilled / "predictions" / "test.npz", allow_pickle=False) as file:
+        data = dict(file)
+    assert len(set(data["id"].tolist())) == len(data["label"]) == written["num_examples"]["test"]
+    for name in ("teacher", "student", "baseline"):
+        prediction = data[f"{name}_prediction"]
+        np.testing.assert_array_equal(prediction, data[f"{name}_probabilities"].argmax(axis=1))
+        np.testing.assert_allclose(data[f"{name}_probabilities"].sum(axis=1), 1, rtol=1e-5)
+        assert result[name]["accuracy"] == pytest.approx((prediction == data["label"]).mean())
+        gaps = []
+        for c in range(10):
+            recalls = [(prediction[(data["label"] == c) & (data["group"] == g)] == c).mean() for g in (0, 1)]
+            gaps.append(recalls[0] - recalls[1])
+        np.testing.assert_allclose(result[name]["disparity"], gaps)
+        assert result[name]["mean_abs_disparity"] == pytest.approx(np.abs(gaps).mean())
+    assert result["student"]["objectives"]["adversary"] == 1.0
+    assert result["baseline"]["objectives"]["adversary"] == 0.0
+
+
+def test_one_device_scores_as_eight_do(distilled):
+    together = evaluate_run(distilled, split="val")
+    alone = evaluate_run(distilled, split="val", devices=ONE, batch_size=7)
+    assert alone["student"]["accuracy"] == together["student"]["accuracy"]
+    assert alone["teacher"]["disparity"] == pytest.approx(together["teacher"]["disparity"], nan_ok=True)
+
+
+def test_a_checkpoint_can_be_chosen(distilled):
+    assert evaluate_run(distilled, split="val", checkpoint="last")["student"]["step"] == 8
+    assert evaluate_run(distilled, split="val", checkpoint="8")["student"]["step"] == 8
+    with pytest.raises(UsageError, match=r"no checkpoint '99'; there is last \(step 8\), best"):
+        evaluate_run(distilled, split="val", checkpoint="99")
+
+
+def test_a_teacher_of_another_run_is_used(distilled, make_config, tmp_path):
+    config = make_config(ckd, teacher__checkpoint=str(distilled / "teacher"), epochs=1)
+    train(config, tmp_path / "run", devices=ONE)
+    assert not (tmp_path / "run" / "teacher").exists()
+    evaluation = evaluate_run(tmp_path / "run", devices=ONE)
+    assert evaluation["teacher"]["accuracy"] > 0
+
+
+def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config):
+    from fairkd_jax.training import teacher_config
+
+    assert teacher_config(make_config(rkd_adv)).to_dict() == make_config(teacher).to_dict() | {
+        "student": teacher_config(make_config(rkd_adv)).student.to_dict()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 30}, "batch_size=30 does not divide by 8 devices; use 24 or 32"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"batch_size": 8000}, "batch_size=8000 is more than the 1078 training images"),
+        ({"objectives": ("cross_entropy", "rdk")}, "unknown objective 'rdk'"),
+        ({"objectives": ()}, "objectives is empty"),
+        ({"objectives": ("adversary",)}, "an adversary alone teaches nothing"),
+        ({"objectives": ("cross_entropy", "cross_entropy")}, "names one twice"),
+        ({"cross_entropy__weight": -1.0}, r"cross_entropy\.weight=-1\.0 must not be negative"),
+        ({"optimizer__name": "adam"}, "unknown optimizer 'adam'; one of adamw, sgd"),
+        ({"optimizer__schedule": "step"}, "unknown schedule 'step'"),
+        ({"student__architecture": "resnet50"}, "'resnet50'"),
+        ({"student__dtype": "float16"}, "dtype='float16'"),
+        ({"data__name": "cifar"}, "cifar"),
+        ({"eval_every_epochs": 0.0}, "eval_every_epochs"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(make_config, tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message) as error:
+        train(make_config(**changes), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_folders_that_hold_no_run_are_refused(make_config, tmp_path):
+    with pytest.raises(UsageError, match="holds no run"):
+        evaluate_run(tmp_path)
+    with pytest.raises(UsageError, match="holds no run"):
+        train(make_config(ckd, teacher__checkpoint=str(tmp_path / "nowhere")), tmp_path / "run")
+    (tmp_path / "config.json").write_text('{"seed": 0')
+    with pytest.raises(UsageError, match="damaged"):
+        evaluate_run(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        train(make_config(), tmp_path / "file" / "run")
+
+
+def test_a_baseline_needs_an_adversary(make_config):
+    with pytest.raises(UsageError, match="has none"):
+        baseline_config(make_config(ckd), None)
+
+
+def test_the_best_checkpoint_keeps_within_the_bound():
+    def scores(accuracy, disparity):
+        return {"accuracy": accuracy, "corrected_mean_abs_disparity": disparity}
+
+    fair, accurate, unknown = scores(0.8, 0.04), scores(0.9, 0.2), scores(0.95, math.nan)
+    assert max((fair, accurate), key=lambda s: rank(s, None)) is accurate
+    assert max((fair, accurate, unknown), key=lambda s: rank(s, 0.05)) is fair
+    assert max((scores(0.8, 0.3), accurate, unknown), key=lambda s: rank(s, 0.05)) is accurate
