@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from logging import INFO, LogRecord
+from logging import INFO, Formatter, LogRecord
 from pathlib import Path
 
 import jax
@@ -22,7 +22,9 @@ def run(main: Callable[[], None]) -> None:
     """
 
     def guarded(argv: list[str]) -> None:
-        logging.get_absl_handler().addFilter(_is_worth_reading)
+        handler = logging.get_absl_handler()
+        handler.addFilter(_is_worth_reading)
+        handler.setFormatter(Formatter("%(message)s"))
         if len(argv) > 1:
             fail(f"unexpected argument {argv[1]!r}; options start with --")
         try:

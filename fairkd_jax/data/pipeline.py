@@ -62,9 +62,10 @@ class Dataset:
         self.info = info
         self._builder = builder
         self._cache = cache
+        self._splits: dict[str, Split] = {}
 
     def split(self, name: str) -> Split:
-        """Opens a split, and decodes it into memory if the cache is to be used.
+        """Opens a split, the first time, and decodes it into memory if the cache is to be used.
 
         Raises:
           UsageError: there is no such split.
@@ -72,6 +73,11 @@ class Dataset:
         if name not in self.info.num_examples:
             known = ", ".join(self.info.num_examples)
             raise UsageError(f"{self.info.name} has no examples in split {name!r}; use one of {known}")
+        if name not in self._splits:
+            self._splits[name] = self._open(name)
+        return self._splits[name]
+
+    def _open(self, name: str) -> Split:
         import tensorflow_datasets as tfds
 
         records = self._builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})

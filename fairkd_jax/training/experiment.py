@@ -25,6 +25,7 @@ from fairkd_jax.training.sharding import check_divides, over_batch, replicate, r
 from fairkd_jax.training.step import STUDENT, init_state, make_train_step
 from fairkd_jax.types import Outputs, Tree
 
+NAME_KEYS = ("class_names", "group_names")
 MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate")
 
 
@@ -93,6 +94,15 @@ def make_objectives(config: ConfigDict) -> dict[str, Objective]:
 def uses_teacher(config: ConfigDict) -> bool:
     """Whether a run of this config distils."""
     return any(objective.uses_teacher for objective in make_objectives(config).values())
+
+
+def resolved(config: ConfigDict) -> ConfigDict:
+    """A copy in which `--config.objectives=a,b`, which arrives as one name, is two."""
+    config = config.copy_and_resolve_references()
+    for section, key in ((config, "objectives"), *((config.data.manifest, k) for k in NAME_KEYS)):
+        names = tuple(section[key])
+        section[key] = tuple(names[0].split(",")) if len(names) == 1 else names
+    return config
 
 
 def check(config: ConfigDict) -> None:
@@ -256,7 +266,7 @@ def build(
         data_seed=config.data.seed,
         total_steps=total_steps,
         log_every=config.log_every_steps,
-        validate_every=max(1, round(config.eval_every_epochs * steps_per_epoch)),
+        validate_every=max(1.0, config.eval_every_epochs * steps_per_epoch),
         checkpoint_every=config.checkpoint_every_steps,
         max_disparity=config.best.max_disparity,
     )

@@ -59,7 +59,7 @@ class Program:
       data_seed: of the order.
       total_steps: the length of the training.
       log_every: steps between reports.
-      validate_every: steps between validations.
+      validate_every: steps between validations, not necessarily whole.
       checkpoint_every: steps between checkpoints.
       max_disparity: bound on the corrected disparity of the best checkpoint, or None.
     """
@@ -79,7 +79,7 @@ class Program:
     data_seed: int
     total_steps: int
     log_every: int
-    validate_every: int
+    validate_every: float
     checkpoint_every: int
     max_disparity: float | None
 
@@ -177,7 +177,9 @@ class _Run:
     ) -> None:
         self.program, self.state, self.step = program, state, step
         self.checkpoints, self.writers = checkpoints, writers
-        self.progress = Progress(program.name, step=step, total_steps=program.total_steps)
+        self.progress = Progress(
+            program.name, step=step, total_steps=program.total_steps, batch_size=program.batch_size
+        )
         self._meter = Meter()
         self._pending: tuple[int, Metrics] | None = None
 
@@ -200,8 +202,8 @@ class _Run:
         if step % self.program.log_every and step != self.program.total_steps:
             return
         means = self._meter.means()
-        shown = {k: v for k, v in means.items() if k == "loss" or k.endswith(("accuracy", "advantage"))}
-        rate = self.progress.report(step, shown) * self.program.batch_size
+        shown = {k: v for k, v in means.items() if k.endswith(("loss", "accuracy", "advantage"))}
+        rate = self.progress.report(step, shown)
         learning_rate = float(self.program.learning_rate(step - 1))
         self._write(step, means | {"learning_rate": learning_rate, "images_per_second": rate})
 
@@ -259,7 +261,7 @@ def fit(program: Program, workdir: Path, make_writers: Callable[[int], Sequence[
             while run.step < program.total_steps and stop.signal is None:
                 run.advance(next(batches))
                 last = run.step == program.total_steps
-                if last or run.step % program.validate_every == 0:
+                if last or run.step % program.validate_every < 1:
                     run.validate()
                 if last or run.step % program.checkpoint_every == 0:
                     run.save()

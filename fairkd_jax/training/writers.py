@@ -89,9 +89,12 @@ def tensorboard_writer(workdir: Path) -> Writer:
 class Progress:
     """How far a run is: a bar on a terminal, a line now and then in a log file."""
 
-    def __init__(self, name: str, *, step: int, total_steps: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, name: str, *, step: int, total_steps: int, batch_size: int, stream: TextIO | None = None
+    ) -> None:
         """Starts the clock at `step` of `total_steps`; `name` stands in front of each line."""
         self._name, self._total, self._stream = name, total_steps, stream or sys.stderr
+        self._batch_size = batch_size
         self._start_step, self._start = step, time.monotonic()
         self._last_step, self._last = step, self._start
         self._bar = None
@@ -109,12 +112,14 @@ class Progress:
         """Shows the numbers of the steps since the last report.
 
         Returns:
-          Steps per second since then.
+          Images per second since then.
         """
         now = time.monotonic()
-        rate = (step - self._last_step) / max(now - self._last, 1e-9)
+        rate = self._batch_size * (step - self._last_step) / max(now - self._last, 1e-9)
         self._last_step, self._last = step, now
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+        numbers = "  ".join(
+            [f"{rate:,.0f} images/s", *(f"{name} {value:.3g}" for name, value in scalars.items())]
+        )
         if self._bar is not None:
             self._bar.set_postfix_str(numbers)
             return rate
