@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from fairkd_jax import cli
 from fairkd_jax.report import tables
-from fairkd_jax.training import baseline_config, evaluate_run, teacher_folder, train, uses_teacher
+from fairkd_jax.training import baseline_config, evaluate_run, resolved, teacher_folder, train, uses_teacher
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File[:preset].", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config>[-<preset>] by default.")
@@ -26,7 +26,7 @@ def default_workdir() -> Path:
 
 def main() -> None:
     cli.use_compilation_cache()
-    config = _CONFIG.value
+    config = resolved(cli.load_config(_CONFIG))
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir()
     teacher = teacher_folder(config, workdir) if uses_teacher(config) else None
     baseline = baseline_config(config, teacher) if _BASELINE.value else None

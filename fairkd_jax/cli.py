@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
 
 from fairkd_jax.errors import UsageError
 
@@ -55,9 +56,34 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        fail(f"{message} (see --help)")
+        fail(f"{_in_short(error)} (see --help)")
         raise
+
+
+def _in_short(error: Exception) -> str:
+    """What a flag's parser complains of, without the wrapping that ml_collections puts around it."""
+    message = " ".join(str(part) for part in error.args)
+    if "Traceback" in message:  # of what the config file raised, which stands at its end
+        message = message.strip().splitlines()[-1].partition("Error: ")[2]
+    if isinstance(error, AttributeError | KeyError):
+        message = f"unknown key {message}".replace("\\n", ". ").replace("\\'", "'").replace("'", "")
+    return message
+
+
+def load_config(holder: flags.FlagHolder) -> ConfigDict:
+    """The config that a flag names.
+
+    Raises:
+      UsageError: the file does not exist or cannot be read as Python.
+    """
+    path = config_flags.get_config_filename(flags.FLAGS[holder.name]).partition(":")[0]
+    if not Path(path).is_file():
+        raise UsageError(f"there is no config file {path}; the project's own are in configs/")
+    try:
+        return holder.value.copy_and_resolve_references()
+    except OSError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
+        raise UsageError(f"the config file {path} cannot be read: {reason}") from None
 
 
 def use_compilation_cache() -> None:

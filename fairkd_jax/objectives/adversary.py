@@ -121,6 +121,8 @@ def objective(
         raise UsageError(f"adversary.condition={condition!r} is unknown; one of {', '.join(CONDITIONS)}")
     if source not in SOURCES:
         raise UsageError(f"adversary.source={source!r} is unknown; one of {', '.join(SOURCES)}")
+    if not all(isinstance(width, int) and width > 0 for width in hidden):
+        raise UsageError(f"adversary.hidden={hidden} must be widths of layers, such as (128, 128)")
     if not 0.0 <= warmup < 1.0:
         raise UsageError(f"adversary.warmup={warmup} is not in [0, 1)")
 

@@ -1,6 +1,6 @@
 """Training: the compiled step, the loop around it, checkpoints and whole runs."""
 
-from fairkd_jax.training.experiment import baseline_config, teacher_config, uses_teacher
+from fairkd_jax.training.experiment import baseline_config, resolved, teacher_config, uses_teacher
 from fairkd_jax.training.loop import Diverged, Stopped
 from fairkd_jax.training.run import evaluate_run, teacher_folder, train
 from fairkd_jax.training.step import init_state, make_train_step
@@ -12,6 +12,7 @@ __all__ = [
     "evaluate_run",
     "init_state",
     "make_train_step",
+    "resolved",
     "teacher_config",
     "teacher_folder",
     "train",

@@ -44,7 +44,6 @@ def train(
       Diverged: a loss or gradient is not finite.
       Stopped: SIGINT or SIGTERM arrived.
     """
-    config = experiment.resolved(config)
     experiment.check(config)
     mesh = make_mesh(devices)
     dataset = experiment.open_data(config)

@@ -132,6 +132,8 @@ def test_samples_of_unknown_group_or_padding_do_not_count():
         ({"condition": "class"}, "condition='class' is unknown; one of label, none"),
         ({"source": "image"}, "source='image' is unknown"),
         ({"warmup": 1.0}, "warmup=1.0"),
+        ({"hidden": (64, 0)}, "widths of layers"),
+        ({"hidden": ("a",)}, "widths of layers"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -19,10 +19,10 @@ NAMES = ("cross_entropy", "ckd", "rkd_distance", "rkd_angle", "adversary")
 WEIGHTS = {"cross_entropy": 1.0, "ckd": 0.9, "rkd_distance": 25.0, "rkd_angle": 50.0, "adversary": 1.0}
 
 
-def toy(head):
+def toy(head, rate):
     """Two stages of one small block each: compiles in a few seconds."""
     stages = tuple(Stage(kernel=3, stride=s, expand=2, filters=f, blocks=1) for s, f in ((1, 8), (2, 12)))
-    architecture = Architecture(8, stages, head, SIZE, dropout_rate=0.2, stochastic_depth_rate=0.2)
+    architecture = Architecture(8, stages, head, SIZE, dropout_rate=rate, stochastic_depth_rate=rate)
     return EfficientNet(architecture, CLASSES)
 
 
@@ -30,9 +30,17 @@ class Task:
     """Builds the step of a small run; keyword arguments replace its parts."""
 
     def __init__(
-        self, names=NAMES, optimizers=None, seed=0, total_steps=20, ema_decay=0.0, options=None, flip=True
+        self,
+        names=NAMES,
+        optimizers=None,
+        seed=0,
+        total_steps=20,
+        ema_decay=0.0,
+        options=None,
+        flip=True,
+        rate=0.2,
     ):
-        self.student, self.teacher = toy(head=24), toy(head=32)
+        self.student, self.teacher = toy(24, rate), toy(32, rate)
         objectives = {name: create_objective(name, **(options or {}).get(name, {})) for name in names}
         optimizers = optimizers or {"student": optax.sgd(0.01), "adversary": optax.sgd(0.1)}
         image = jnp.zeros((1, SIZE, SIZE, 3))

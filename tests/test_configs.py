@@ -1,0 +1,105 @@
+"""Every config with every preset: complete, made of known names, and one whole step traces."""
+
+import importlib.util
+import inspect
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from fairkd_jax.data.pipeline import DATASETS
+from fairkd_jax.objectives import OBJECTIVES
+from fairkd_jax.training import experiment
+from fairkd_jax.training.sharding import make_mesh
+
+FOLDER = Path(__file__).parent.parent / "configs"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def load(name, preset=""):
+    spec = importlib.util.spec_from_file_location(f"config_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(preset)
+    config.lock()
+    return config
+
+
+class Images:
+    """Stands for a split: nothing but what a program asks of it before it runs."""
+
+    name, counts = "train", np.array([[100, 20, 60], [20, 100, 60]])
+
+    def __len__(self):
+        return 360
+
+
+class Data:
+    """Stands for a data set of three classes and two groups."""
+
+    class info:
+        name, class_names, group_names = "stand-in", ("a", "b", "c"), ("g", "h")
+
+    def split(self, name):
+        return Images()
+
+
+@pytest.mark.parametrize("preset", base.PRESETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_whole_step_traces(name, preset):
+    config = experiment.resolved(load(name, preset))
+    experiment.check(config)
+    mesh = make_mesh(jax.devices()[:1])
+    teacher = None
+    if experiment.uses_teacher(config):
+        module = experiment.make_model(config.teacher, 3)
+        size = config.data.image_size
+        variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+        teacher = experiment.Trained(module, variables, config.teacher.architecture, 0)
+    program = experiment.build(config, Data(), teacher, mesh, name)
+    rows, stored = config.batch_size, config.data.size
+    batch = {
+        "image": jax.ShapeDtypeStruct((rows, stored, stored, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "group": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((rows,), jnp.float32),
+    }
+    state, metrics = jax.eval_shape(
+        program.step, program.abstract_state, program.teacher_variables, batch, program.weights
+    )
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), program.abstract_state
+    )
+    assert {f"{objective}/loss" for objective in config.objectives} <= metrics.keys()
+
+
+def test_every_objective_has_its_section_with_its_options():
+    config = base.get_config()
+    for name, factory in OBJECTIVES.items():
+        options = set(inspect.signature(factory).parameters)
+        assert options <= set(config[name]), name
+        assert set(config[name]) - options <= {"weight", "learning_rate"}, name
+
+
+def test_every_objective_and_data_set_is_reached_by_a_config():
+    assert {name for config in NAMES for name in load(config).objectives} == set(OBJECTIVES)
+    assert {load("student", preset).data.name for preset in base.PRESETS} == set(DATASETS)
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(ValueError, match="unknown preset 'faces'; use :utkface, :manifest"):
+        base.get_config("faces")
+
+
+def test_the_digits_teacher_is_three_times_the_student():
+    config = base.get_config()
+    sizes = []
+    for section in (config.student, config.teacher):
+        module = experiment.make_model(section, 10)
+        variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(variables["params"])))
+    assert sizes[1] >= 3 * sizes[0]

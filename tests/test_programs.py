@@ -1,0 +1,112 @@
+"""The two programs as users start them: what they print, and how they fail."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "--config.teacher.architecture=efficientnet_tiny",
+    "--config.data.size=16",
+    "--config.data.image_size=16",
+    "--config.epochs=1",
+    "--config.teacher.epochs=1",
+    "--config.batch_size=256",
+    "--config.log_every_steps=1",
+]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, pytestconfig):
+    """Starts a program in a folder of its own; it finds the repository's configs all the same."""
+    folder = tmp_path_factory.mktemp("programs")
+    environment = os.environ | {
+        "FAIRKD_DATA": str(folder / "data"),
+        "JAX_COMPILATION_CACHE_DIR": str(pytestconfig.cache.mkdir("jax")),
+        "JAX_PLATFORMS": "cpu",
+    }
+
+    def run(program, *arguments):
+        return subprocess.run(
+            [sys.executable, str(ROOT / program), *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    run.folder = folder
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(start):
+    config = f"--config={ROOT / 'configs' / 'rkd_adv.py'}"
+    return start("train.py", config, *SMALL, "--baseline")
+
+
+def test_train_prints_the_comparison(trained, start):
+    assert trained.returncode == 0, trained.stderr
+    for words in ("teacher", "student", "baseline", "top-1 accuracy", "mean absolute disparity", "inflation"):
+        assert words in trained.stdout
+    assert "CE + RKD-D + RKD-A + adversary(1)" in trained.stdout
+    assert "CE + RKD-D + RKD-A + adversary(0)" in trained.stdout
+    lines = [line for line in trained.stderr.splitlines() if line.startswith("student: step 4/4")]
+    assert len(lines) == 1
+    for words in ("images/s", "rkd_angle/loss", "adversary/advantage", "left"):
+        assert words in lines[0]
+    workdir = start.folder / "runs" / "rkd_adv"
+    evaluation = json.loads((workdir / "eval" / "test.json").read_text())
+    assert {"teacher", "student", "baseline", "inflation"} <= evaluation.keys()
+    assert (workdir / "teacher" / "checkpoints" / "best").is_dir()
+
+
+def test_the_same_command_again_says_that_it_is_done(trained, start):
+    again = start("train.py", f"--config={ROOT / 'configs' / 'rkd_adv.py'}", *SMALL, "--baseline")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("this run is complete") == 3
+    assert again.stdout.endswith(trained.stdout[trained.stdout.index("\n\n") :])
+
+
+def test_eval_prints_the_tables(trained, start):
+    result = start("eval.py", "--workdir=runs/rkd_adv", "--split=val", "--baseline=runs/rkd_adv/baseline")
+    assert result.returncode == 0, result.stderr
+    assert "top-1 accuracy" in result.stdout
+    assert "n blue" in result.stdout
+    assert (start.folder / "runs" / "rkd_adv" / "predictions" / "val.npz").exists()
+
+
+CONFIG = f"--config={ROOT / 'configs' / 'student.py'}"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        ("train.py", [], "--config"),
+        ("train.py", ["--config=configs/none.py"], "none.py"),
+        ("train.py", [f"{CONFIG}:faces"], "unknown preset 'faces'"),
+        ("train.py", [CONFIG, "--config.optimizer.learnin_rate=1.0"], 'Did you mean "learning_rate"'),
+        ("train.py", [CONFIG, "--config.epochs=many"], "epochs"),
+        ("train.py", [CONFIG, "--nonsense=1"], "nonsense"),
+        ("train.py", [CONFIG, "again"], "unexpected argument 'again'"),
+        ("train.py", [CONFIG, "--config.objectives=cross_entropy,rdk"], "unknown objective 'rdk'; one of"),
+        ("train.py", [CONFIG, "--baseline"], "has none"),
+        ("train.py", [f"{CONFIG}:utkface"], "susanqq.github.io/UTKFace"),
+        ("train.py", [f"{CONFIG}:utkface", "--config.data.source=nowhere"], "nowhere"),
+        ("train.py", [f"{CONFIG}:manifest"], "path,label,group,split"),
+        ("eval.py", [], "--workdir"),
+        ("eval.py", ["--workdir=nowhere"], "nowhere holds no run"),
+        ("eval.py", ["--workdir=nowhere", "--split=all"], "split"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(start, program, arguments, message):
+    result = start(program, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

@@ -1,0 +1,171 @@
+"""The small parts of training: optimizers, sharding, writers, checkpoints."""
+
+import io
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fairkd_jax.errors import UsageError
+from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.optimizer import make_optimizer, make_schedule
+from fairkd_jax.training.sharding import check_divides, make_mesh, over_batch, replicated
+from fairkd_jax.training.workdir import differences
+from fairkd_jax.training.writers import JsonlWriter, Progress, jsonable, tensorboard_writer, write_text
+
+PARAMS = {"conv": {"kernel": jnp.ones((2, 2))}, "bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_weight_decay_leaves_biases_and_norms_alone(name):
+    schedule = make_schedule("constant", learning_rate=0.1, warmup_steps=0, total_steps=1)
+    optimizer = make_optimizer(name, schedule, weight_decay=0.5)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, PARAMS), optimizer.init(PARAMS), PARAMS)
+    assert np.all(updates["conv"]["kernel"] < 0)
+    assert not any(leaf.any() for leaf in updates["bn"].values())
+
+
+def test_clipping_bounds_the_whole_groups_gradient():
+    schedule = make_schedule("constant", learning_rate=1.0, warmup_steps=0, total_steps=1)
+    optimizer = make_optimizer("sgd", schedule, momentum=0.0, clip_norm=0.5)
+    updates, _ = optimizer.update(jax.tree.map(lambda x: 100 * x, PARAMS), optimizer.init(PARAMS), PARAMS)
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(updates)))
+    assert norm == pytest.approx(0.5, rel=1e-5)
+
+
+def test_the_cosine_schedule_rises_and_falls_to_zero():
+    schedule = make_schedule("cosine", learning_rate=2.0, warmup_steps=4, total_steps=20)
+    rates = [float(schedule(step)) for step in range(21)]
+    np.testing.assert_allclose(rates[:4], [0.5, 1.0, 1.5, 2.0])
+    expected = [1 + np.cos(np.pi * step / 16) for step in range(17)]
+    np.testing.assert_allclose(rates[4:], expected, atol=1e-6)
+    constant = make_schedule("constant", learning_rate=2.0, warmup_steps=2, total_steps=9)
+    assert [float(constant(step)) for step in (0, 1, 2, 8)] == [1.0, 2.0, 2.0, 2.0]
+
+
+def test_unusual_optimizer_settings_are_refused():
+    schedule = make_schedule("constant", learning_rate=1.0, warmup_steps=0, total_steps=1)
+    with pytest.raises(UsageError, match="must not be negative"):
+        make_optimizer("sgd", schedule, clip_norm=-1.0)
+
+
+def test_a_mesh_splits_the_batch_and_copies_the_rest():
+    mesh = make_mesh()
+    assert (mesh.size, mesh.axis_names) == (8, ("data",))
+    assert over_batch(mesh).shard_shape((16, 3)) == (2, 3)
+    assert replicated(mesh).shard_shape((16, 3)) == (16, 3)
+    check_divides("batch_size", 24, mesh)
+    with pytest.raises(UsageError, match="batch_size=5 does not divide by 8 devices; use 8"):
+        check_divides("batch_size", 5, mesh)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file.json"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \udc80")
+    assert path.read_text() == "old"
+
+
+def test_lines_after_the_resumed_step_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 3.0}\n{"step": 3, "loss": 2.0}\n{"step": 2, "lo')
+    writer = JsonlWriter(path, 2)
+    writer.write_scalars(2, {"loss": float("nan"), "accuracy": 0.5})
+    writer.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": None, "accuracy": 0.5}]
+
+
+def test_jsonable_replaces_what_json_cannot_carry():
+    assert jsonable({"a": [float("inf"), (1, 2.0)], 3: {"b": float("nan")}}) == {
+        "a": [None, [1, 2.0]],
+        "3": {"b": None},
+    }
+
+
+def test_tensorboard_without_its_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
+    with pytest.raises(UsageError, match=r"pip install 'fairkd_jax\[tensorboard\]'"):
+        tensorboard_writer(tmp_path)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal():
+    log, terminal = io.StringIO(), Terminal()
+    for stream in (log, terminal):
+        progress = Progress("student", step=10, total_steps=40, batch_size=8, stream=stream)
+        progress.advance(20)
+        assert progress.report(20, {"loss": 0.5}) > 0
+        progress.note("validation at step 20")
+        progress.close()
+    lines = log.getvalue().splitlines()
+    assert lines[0].startswith("student: step 20/40  ")
+    assert "images/s  loss 0.5  " in lines[0]
+    assert lines[0].endswith("left")
+    assert lines[1] == "student: validation at step 20"
+    assert "\r" not in log.getvalue()
+    assert "20/40" in terminal.getvalue()
+    assert "student: validation at step 20" in terminal.getvalue()
+
+
+def test_differences_name_what_makes_another_run():
+    old = {"epochs": 2, "log_every_steps": 1, "optimizer": {"name": "sgd"}, "gone": 1}
+    assert differences(old, old | {"epochs": 3, "log_every_steps": 5}) == []
+    new = {"epochs": 1, "log_every_steps": 1, "optimizer": {"name": "adamw"}, "new": None}
+    assert differences(old, new) == [
+        "epochs (was 2, now 1)",
+        "gone (was 1, now None)",
+        "optimizer.name (was 'sgd', now 'adamw')",
+    ]
+
+
+def shapes(tree):
+    everywhere = replicated(make_mesh())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
+
+
+def test_checkpoints_keep_the_last_and_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.last_step() is checkpoints.best_step() is checkpoints.best_scores() is None
+    for step in (1, 2, 3):
+        student = {"params": {"w": jnp.full(3, step, jnp.float32)}}
+        checkpoints.save_last(step, student | {"step": jnp.int32(step)}, student)
+        if step == 2:
+            checkpoints.save_best(step, student, {"accuracy": 0.5, "disparity": float("nan")})
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
+    assert (checkpoints.last_step(), checkpoints.best_step()) == (3, 2)
+    assert checkpoints.best_scores()["accuracy"] == 0.5
+    state = checkpoints.restore_state(shapes(student | {"step": jnp.int32(0)}))
+    assert state["step"] == 3
+    assert state["step"].sharding.is_fully_replicated
+    for which, expected in (("best", 2), ("last", 3), ("2", 2)):
+        step, restored = checkpoints.restore_student(which, shapes(student))
+        assert step == expected
+        np.testing.assert_array_equal(restored["params"]["w"], expected)
+    with pytest.raises(UsageError, match="no checkpoint '7'"):
+        checkpoints.restore_student("7", shapes(student))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"params": {"w": jnp.zeros(3, jnp.bfloat16)}},
+        {"params": {"w": jnp.zeros(4)}},
+        {"params": {"w": jnp.zeros(3), "b": jnp.zeros(3)}},
+        {"params": {"v": jnp.zeros(3)}},
+    ],
+)
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path, wanted):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_best(1, {"params": {"w": jnp.zeros(3)}}, {"accuracy": 0.0})
+    with pytest.raises(UsageError, match=r"student does not fit .* params/"):
+        checkpoints.restore_student("best", shapes(wanted))
