@@ -1,6 +1,7 @@
 """What the command-line programs share: flags in, one line and an exit code where something is wrong."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from logging import INFO, Formatter, LogRecord
@@ -32,6 +33,8 @@ def run(main: Callable[[], None]) -> None:
             main()
         except UsageError as error:
             fail(str(error))
+        except KeyboardInterrupt:
+            fail("interrupted; the same command goes on from what was saved", 128 + signal.SIGINT)
         except RuntimeError as error:
             if not hasattr(error, "exit_code"):
                 raise

@@ -19,7 +19,13 @@ LEVELS = {
     "cli": 3,
 }
 # The one module of the package that turns a config into objects, and those that hand it a config.
-READS_CONFIG = {"cli.py", "training/experiment.py", "training/run.py", "training/workdir.py"}
+READS_CONFIG = {
+    "cli.py",
+    "training/config.py",
+    "training/experiment.py",
+    "training/run.py",
+    "training/workdir.py",
+}
 
 
 def part_of(path):

@@ -12,6 +12,7 @@ import pytest
 from configs import base
 from fairkd_jax.data.pipeline import DATASETS
 from fairkd_jax.objectives import OBJECTIVES
+from fairkd_jax.training import config as config_module
 from fairkd_jax.training import experiment
 from fairkd_jax.training.sharding import make_mesh
 
@@ -50,15 +51,15 @@ class Data:
 @pytest.mark.parametrize("preset", base.PRESETS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_whole_step_traces(name, preset):
-    config = experiment.resolved(load(name, preset))
-    experiment.check(config)
+    config = config_module.resolved(load(name, preset))
+    config_module.check(config)
     mesh = make_mesh(jax.devices()[:1])
     teacher = None
-    if experiment.uses_teacher(config):
-        module = experiment.make_model(config.teacher, 3)
+    if config_module.uses_teacher(config):
+        module = config_module.make_model(config.teacher, 3)
         size = config.data.image_size
         variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-        teacher = experiment.Trained(module, variables, config.teacher.architecture, 0)
+        teacher = experiment.Trained(module, variables, config.teacher.architecture, size, 0)
     program = experiment.build(config, Data(), teacher, mesh, name)
     rows, stored = config.batch_size, config.data.size
     batch = {
@@ -99,7 +100,7 @@ def test_the_digits_teacher_is_three_times_the_student():
     config = base.get_config()
     sizes = []
     for section in (config.student, config.teacher):
-        module = experiment.make_model(section, 10)
+        module = config_module.make_model(section, 10)
         variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
         sizes.append(sum(leaf.size for leaf in jax.tree.leaves(variables["params"])))
     assert sizes[1] >= 3 * sizes[0]

@@ -65,7 +65,7 @@ class Dataset:
         self._splits: dict[str, Split] = {}
 
     def split(self, name: str) -> Split:
-        """Opens a split, the first time, and decodes it into memory if the cache is to be used.
+        """Opens a split; the same object each time, so that what it keeps in memory is kept once.
 
         Raises:
           UsageError: there is no such split.

@@ -1,9 +1,11 @@
 """Random access to one split of a prepared data set, with or without a copy in memory."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from absl import logging
@@ -26,7 +28,7 @@ class Split:
       labels: int32 [N].
       groups: int32 [N], -1 = unknown.
       counts: int64 [G, C], number of examples by known group and label.
-      cached: whether the images lie decoded in host memory.
+      cached: whether the images stay decoded in host memory, from the first one asked for on.
     """
 
     def __init__(
@@ -47,8 +49,8 @@ class Split:
           name: of the split.
           size: side of the images in pixels.
           shape: (number of groups, number of classes).
-          cache: "host" decodes everything once, "none" decodes on access, "auto" is "host" where the images
-            take less than a quarter of the memory that is free.
+          cache: "host" decodes everything once, when first needed; "none" decodes on access; "auto" is "host"
+            where the images take less than a quarter of the memory that is free.
         """
         with np.load(folder / table_name(name), allow_pickle=False) as table:
             self.ids: list[str] = table["ids"].tolist()
@@ -60,11 +62,34 @@ class Split:
         np.add.at(self.counts, (self.groups[known], self.labels[known]), 1)
         self._records = records
         self._size = size
-        self._images = self._decoded(np.arange(len(self))) if self._wants_cache(cache) else None
+        self.cached = self._wants_cache(cache)
+        self._images: np.ndarray | None = None
+        self._lock = Lock()
 
-    @property
-    def cached(self) -> bool:
-        return self._images is not None
+    def digest(self) -> str:
+        """Tells data sets apart: a hash of the ids, labels and groups, in their order."""
+        content = hashlib.sha256("\n".join(self.ids).encode("utf-8", "surrogatepass"))
+        for numbers in (self.labels, self.groups):
+            content.update(np.ascontiguousarray(numbers, "<i4").tobytes())
+        return content.hexdigest()[:16]
+
+    def _cache(self) -> np.ndarray | None:
+        """All images, decoded at the first call, where they are to be kept in memory."""
+        if not self.cached:
+            return None
+        with self._lock:
+            if self._images is None:
+                logging.info(
+                    "%s: %d images, %.1f MB decoded, kept in host memory",
+                    self.name,
+                    len(self),
+                    self._bytes() / 1e6,
+                )
+                self._images = self._decoded(np.arange(len(self)))
+        return self._images
+
+    def _bytes(self) -> int:
+        return len(self) * self._size**2 * 3
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,10 +113,11 @@ class Split:
         Returns:
           uint8 [n, S, S, 3]. With no indices and a cache, the cache itself: do not write to it.
         """
+        cache = self._cache()
         if indices is None:
-            return self._decoded(np.arange(len(self))) if self._images is None else self._images
-        if self._images is not None:
-            return self._images[indices]
+            return self._decoded(np.arange(len(self))) if cache is None else cache
+        if cache is not None:
+            return cache[indices]
         result = np.empty((len(indices), self._size, self._size, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
             result[row] = decode_png(self._records[index]["image"])
@@ -111,14 +137,4 @@ class Split:
     def _wants_cache(self, cache: str) -> bool:
         if cache not in CACHE_MODES:
             raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
-        size = len(self) * self._size**2 * 3
-        wanted = cache == "host" or (cache == "auto" and size < _SHARE_OF_MEMORY * available_bytes())
-        logging.info(
-            "%s: %d images, %.1f MB decoded, %s (cache=%s)",
-            self.name,
-            len(self),
-            size / 1e6,
-            "kept in host memory" if wanted else "decoded on access",
-            cache,
-        )
-        return wanted
+        return cache == "host" or (cache == "auto" and self._bytes() < _SHARE_OF_MEMORY * available_bytes())

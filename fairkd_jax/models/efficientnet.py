@@ -89,6 +89,14 @@ class EfficientNet(nn.Module):
     num_classes: int
     dtype: Any = jnp.float32
 
+    def setup(self) -> None:
+        self.dropout = nn.Dropout(self.architecture.dropout_rate)
+        self.classifier = nn.Dense(self.num_classes, kernel_init=classifier_uniform)
+
+    def classify(self, embedding: jax.Array, train: bool = False) -> jax.Array:
+        """The head alone: embedding float32 [B, D] -> logits float32 [B, num_classes]."""
+        return self.classifier(self.dropout(embedding, deterministic=not train))
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
         """Classifies.
@@ -122,6 +130,4 @@ class EfficientNet(nn.Module):
 
         x = pointwise_conv(architecture.head, dtype=self.dtype, name="head_conv")(x)
         embedding = spatial_mean(nn.swish(norm(name="head_bn")(x)))
-        dropped = nn.Dropout(architecture.dropout_rate, deterministic=not train, name="dropout")(embedding)
-        logits = nn.Dense(self.num_classes, kernel_init=classifier_uniform, name="classifier")(dropped)
-        return Outputs(logits=logits, embedding=embedding)
+        return Outputs(logits=self.classify(embedding, train), embedding=embedding)

@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
       batch: label, group, mask and index, each [B].
       progress: float32 scalar, the fraction of the training that is done, in [0, 1].
       epoch: float32 scalar, fractional, counted from 0.
-      strength: float32 scalar, the adversary's lambda.
+      strength: float32 scalar, an adversarial objective's own lambda; 0 for the others.
       key: a random key of this step; an objective folds its own name in.
     """
 
@@ -111,8 +111,8 @@ def masked_mean(value: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Mean of value [B] over the samples whose mask [B] is 1; 0 where there is none."""
     if mask is None:
         return jnp.mean(value)
-    mask = mask.astype(value.dtype)
-    return jnp.sum(value * mask) / jnp.maximum(jnp.sum(mask), 1)
+    counts = mask > 0
+    return jnp.sum(jnp.where(counts, value, 0.0)) / jnp.maximum(jnp.sum(counts, dtype=value.dtype), 1.0)
 
 
 def pull(objective: Objective, params: Tree, state: Tree, inputs: Inputs) -> Pull:

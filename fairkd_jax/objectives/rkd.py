@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives.base import Inputs, Metrics, Objective, at_least_float32, stateless
-from fairkd_jax.ops.geometry import centred_gram, inverse_lengths, pairwise_distances
+from fairkd_jax.ops.geometry import inverse_lengths, pairwise_distances, robust_gram
 from fairkd_jax.types import Tree
 
 
@@ -90,7 +90,8 @@ def angle_loss(
       UsageError: B < 3.
     """
     student, teacher, valid_b = _prepare(student_embedding, teacher_embedding, mask, 3)
-    parts = [(centred_gram(emb), inverse_lengths(emb)) for emb in (student, teacher)]
+    grams = [robust_gram(emb) for emb in (student, teacher)]
+    parts = [(g, inverse_lengths(emb, g)) for emb, g in zip((student, teacher), grams, strict=True)]
     valid_bb = valid_b[:, None] & valid_b[None, :]
 
     def cosines(part: tuple[jax.Array, jax.Array], i: jax.Array) -> jax.Array:

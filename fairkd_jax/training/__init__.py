@@ -1,9 +1,10 @@
 """Training: the compiled step, the loop around it, checkpoints and whole runs."""
 
-from fairkd_jax.training.experiment import baseline_config, resolved, teacher_config, uses_teacher
-from fairkd_jax.training.loop import Diverged, Stopped
+from fairkd_jax.training.config import baseline_config, resolved, teacher_config, uses_teacher
+from fairkd_jax.training.loop import Diverged
 from fairkd_jax.training.run import evaluate_run, teacher_folder, train
 from fairkd_jax.training.step import init_state, make_train_step
+from fairkd_jax.training.stop import Stopped
 
 __all__ = [
     "Diverged",

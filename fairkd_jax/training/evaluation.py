@@ -21,19 +21,22 @@ class BatchScores(NamedTuple):
     Attributes:
       counts: int32 [G+1, C, C], group by label by prediction; the last row is of unknown group.
       cross_entropy: the sum over the batch, in nats.
+      prediction: int32 [B].
       probabilities: float32 [B, C].
     """
 
     counts: jax.Array
     cross_entropy: jax.Array
+    prediction: jax.Array
     probabilities: jax.Array
 
 
 class Scores(NamedTuple):
-    """What a split gives: `BatchScores` added up, with probabilities [N, C] in the split's order."""
+    """What a split gives: `BatchScores` added up; predictions [N], probabilities [N, C] in its order."""
 
     counts: np.ndarray
     cross_entropy: float
+    prediction: np.ndarray
     probabilities: np.ndarray
 
 
@@ -46,16 +49,18 @@ def make_eval_step(model: nn.Module, *, image_size: int, num_groups: int) -> Eva
     def eval_step(variables: Tree, batch: Batch) -> BatchScores:
         outputs: Any = model.apply(variables, preprocess(batch["image"], size=image_size))
         logits = outputs.logits
+        prediction = jnp.argmax(logits, axis=1).astype(jnp.int32)
         counts = group_counts(
             batch["group"],
             batch["label"],
-            jnp.argmax(logits, axis=1),
+            prediction,
             batch["mask"],
             num_groups=num_groups,
             num_classes=logits.shape[1],
         )
         nats = softmax_cross_entropy(logits, batch["label"])
-        return BatchScores(counts, jnp.sum(nats * batch["mask"]), jax.nn.softmax(logits))
+        total = jnp.sum(jnp.where(batch["mask"] > 0, nats, 0.0))
+        return BatchScores(counts, total, prediction, jax.nn.softmax(logits))
 
     return eval_step
 
@@ -77,14 +82,19 @@ def evaluate(
       batches: this process's parts of the global batches, the last one padded with mask 0.
       mesh: the devices.
     """
-    pending: list[tuple[BatchScores, jax.Array]] = []
+    results: list[tuple[BatchScores, np.ndarray]] = []
+    pending = None
     for batch in batches:
         arrays = to_global(batch, over_batch(mesh))
         mask = jax.device_put(arrays["mask"], replicated(mesh))
-        pending.append((eval_step(variables, arrays), mask))
-    results = jax.device_get(pending)
+        scores = eval_step(variables, arrays)
+        # One batch late: the device has the next one to work on while this one is read.
+        results += [jax.device_get(pending)] if pending else []
+        pending = (scores, mask)
+    results += [jax.device_get(pending)] if pending else []
     return Scores(
         counts=np.stack([r.counts for r, _ in results]).sum(axis=0, dtype=np.int64),
         cross_entropy=float(np.sum([r.cross_entropy for r, _ in results])),
+        prediction=np.concatenate([r.prediction[mask > 0] for r, mask in results]),
         probabilities=np.concatenate([r.probabilities[mask > 0] for r, mask in results]),
     )

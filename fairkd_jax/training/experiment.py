@@ -1,6 +1,7 @@
-"""Turns a config into objects: the only module of the package that reads one."""
+"""Turns a config into what runs: data, models and the compiled programs."""
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from fairkd_jax.data.augment import Augmentation, augment
+from fairkd_jax.data.augment import augment
 from fairkd_jax.data.pipeline import Dataset, default_directory, open_dataset
 from fairkd_jax.errors import UsageError
-from fairkd_jax.models import create_model
-from fairkd_jax.objectives import Objective, Spec, create_objective
+from fairkd_jax.objectives import Spec
 from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.config import (
+    make_augmentation,
+    make_model,
+    make_objectives,
+    make_optimizers,
+    make_run_schedule,
+    total_steps,
+    with_tuples,
+)
 from fairkd_jax.training.evaluation import compile_eval_step, make_eval_step
 from fairkd_jax.training.loop import Program
-from fairkd_jax.training.optimizer import make_optimizer, make_schedule
 from fairkd_jax.training.sharding import check_divides, over_batch, replicate, replicated
-from fairkd_jax.training.step import STUDENT, init_state, make_train_step
+from fairkd_jax.training.step import init_state, make_train_step
 from fairkd_jax.types import Outputs, Tree
-
-NAME_KEYS = ("class_names", "group_names")
-MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate")
 
 
 @dataclass(frozen=True)
@@ -37,104 +42,23 @@ class Trained:
       module: the model.
       variables: its parameters and statistics, on the mesh.
       architecture: its name.
+      image_size: pixels of the side of its images.
       step: the step it was saved at.
     """
 
     module: nn.Module
     variables: Tree
     architecture: str
+    image_size: int
     step: int
 
-
-def teacher_config(config: ConfigDict) -> ConfigDict:
-    """The config of the run that trains this config's teacher."""
-    config = config.copy_and_resolve_references()
-    for key in MODEL_KEYS:
-        config.student[key] = config.teacher[key]
-    config.objectives = ("cross_entropy",)
-    config.cross_entropy.weight = 1.0
-    config.epochs = config.teacher.epochs
-    config.optimizer.learning_rate = config.teacher.learning_rate
-    config.best.max_disparity = None
-    return config
-
-
-def baseline_config(config: ConfigDict, teacher: Path | None) -> ConfigDict:
-    """The config of the same run without debiasing, from the same teacher.
-
-    Raises:
-      UsageError: nothing debiases in this config.
-    """
-    if "adversary" not in config.objectives:
-        raise UsageError("--baseline compares with the run without its adversary, and this one has none")
-    config = config.copy_and_resolve_references()
-    config.adversary.weight = 0.0
-    if teacher is not None:
-        config.teacher.checkpoint = str(teacher.absolute())
-    return config
-
-
-def make_objectives(config: ConfigDict) -> dict[str, Objective]:
-    """The objectives that the config names, with their options."""
-    if not config.objectives:
-        raise UsageError("objectives is empty; name at least cross_entropy")
-    if len(set(config.objectives)) < len(config.objectives):
-        raise UsageError(f"objectives={','.join(config.objectives)} names one twice")
-    objectives = {}
-    for name in config.objectives:
-        options = dict(config[name]) if name in config else {}
-        for key in ("weight", "learning_rate"):
-            options.pop(key, None)
-        objectives[name] = create_objective(name, **_tuples(options))
-    if all(objective.adversarial for objective in objectives.values()):
-        raise UsageError("an adversary alone teaches nothing; add cross_entropy to objectives")
-    return objectives
-
-
-def uses_teacher(config: ConfigDict) -> bool:
-    """Whether a run of this config distils."""
-    return any(objective.uses_teacher for objective in make_objectives(config).values())
-
-
-def resolved(config: ConfigDict) -> ConfigDict:
-    """A copy in which `--config.objectives=a,b`, which arrives as one name, is two."""
-    config = config.copy_and_resolve_references()
-    for section, key in ((config, "objectives"), *((config.data.manifest, k) for k in NAME_KEYS)):
-        names = tuple(section[key])
-        section[key] = tuple(names[0].split(",")) if len(names) == 1 else names
-    return config
-
-
-def check(config: ConfigDict) -> None:
-    """Finds what can be found wrong with a config before any data is read.
-
-    Raises:
-      UsageError: one line that names the key.
-    """
-    make_objectives(config)
-    for key in ("batch_size", "epochs", "log_every_steps", "checkpoint_every_steps"):
-        if config[key] < 1:
-            raise UsageError(f"{key}={config[key]} must be at least 1")
-    for name in config.objectives:
-        if not config[name].weight >= 0:
-            raise UsageError(f"{name}.weight={config[name].weight} must not be negative")
-    if not config.eval_every_epochs > 0:
-        raise UsageError(f"eval_every_epochs={config.eval_every_epochs} must be above 0")
-    for model in (config.student, config.teacher):
-        make_model(model, num_classes=2)
-
-
-def make_model(section: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """The model of a `student` or `teacher` section."""
-    if section["dtype"] not in ("float32", "bfloat16"):
-        raise UsageError(f"dtype={section['dtype']!r} is unknown; use float32 or bfloat16")
-    return create_model(
-        section["architecture"],
-        num_classes=num_classes,
-        dtype=jnp.dtype(section["dtype"]),
-        dropout_rate=section["dropout_rate"],
-        stochastic_depth_rate=section["stochastic_depth_rate"],
-    )
+    def fingerprint(self) -> str:
+        """Tells models apart: a hash of all parameters and statistics."""
+        content = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(self.variables)):
+            content.update(jax.tree_util.keystr(path).encode())
+            content.update(np.ascontiguousarray(leaf).tobytes())
+        return content.hexdigest()[:16]
 
 
 def open_data(config: ConfigDict) -> Dataset:
@@ -149,7 +73,7 @@ def open_data(config: ConfigDict) -> Dataset:
         resize=data.resize,
         cache=data.cache,
         max_bad_fraction=data.max_bad_fraction,
-        **_tuples(dict(options)),
+        **with_tuples(dict(options)),
     )
 
 
@@ -161,6 +85,7 @@ def task_of(dataset: Dataset) -> dict[str, Any]:
         "class_names": list(info.class_names),
         "group_names": list(info.group_names),
         "num_examples": dict(info.num_examples),
+        "digests": {split: dataset.split(split).digest() for split in info.num_examples},
     }
 
 
@@ -183,7 +108,7 @@ def load_trained(
     checkpoints = Checkpoints(workdir)
     step, restored = checkpoints.restore_student(which, target)
     checkpoints.close()
-    return Trained(module, restored, config.student.architecture, step)
+    return Trained(module, restored, config.student.architecture, size, step)
 
 
 def build(
@@ -205,17 +130,14 @@ def build(
     train, image_size = dataset.split("train"), config.data.image_size
     if config.batch_size > len(train):
         raise UsageError(f"batch_size={config.batch_size} is more than the {len(train)} training images")
+    if config.best.max_disparity is not None:
+        _check_comparable(dataset.split("val").counts)
     student = make_model(config.student, len(dataset.info.class_names))
     objectives = make_objectives(config)
     steps_per_epoch = len(train) / config.batch_size
-    total_steps = max(1, round(config.epochs * steps_per_epoch))
-    schedule = make_schedule(
-        config.optimizer.schedule,
-        learning_rate=config.optimizer.learning_rate,
-        warmup_steps=min(round(config.optimizer.warmup_epochs * steps_per_epoch), total_steps - 1),
-        total_steps=total_steps,
-    )
-    optimizers = _make_optimizers(config, schedule)
+    steps = total_steps(config, len(train))
+    schedule = make_run_schedule(config, steps, steps_per_epoch)
+    optimizers = make_optimizers(config, schedule)
     init = functools.partial(
         init_state,
         student=student,
@@ -237,9 +159,9 @@ def build(
         teacher=teacher.module if teacher else None,
         objectives=objectives,
         optimizers=optimizers,
-        augment=functools.partial(augment, augmentation=_augmentation(config), size=image_size),
+        augment=functools.partial(augment, augmentation=make_augmentation(config), size=image_size),
         data_seed=config.data.seed,
-        total_steps=total_steps,
+        total_steps=steps,
         steps_per_epoch=steps_per_epoch,
         ema_decay=config.optimizer.ema_decay,
     )
@@ -264,7 +186,7 @@ def build(
         validation=dataset.split("val"),
         batch_size=config.batch_size,
         data_seed=config.data.seed,
-        total_steps=total_steps,
+        total_steps=steps,
         log_every=config.log_every_steps,
         validate_every=max(1.0, config.eval_every_epochs * steps_per_epoch),
         checkpoint_every=config.checkpoint_every_steps,
@@ -272,27 +194,12 @@ def build(
     )
 
 
-def _make_optimizers(config: ConfigDict, schedule: Any) -> dict[str, Any]:
-    """The student's optimizer, which objectives share, and the adversary's own."""
-    options = config.optimizer
-    make = functools.partial(
-        make_optimizer, options.name, momentum=options.momentum, clip_norm=options.clip_norm
-    )
-    own = make_schedule(
-        "constant", learning_rate=config.adversary.learning_rate, warmup_steps=0, total_steps=1
-    )
-    return {STUDENT: make(schedule, weight_decay=options.weight_decay), "adversary": make(own)}
-
-
-def _augmentation(config: ConfigDict) -> Augmentation:
-    options = config.augment
-    return Augmentation(
-        crop_scale=(options.crop_scale, 1.0),
-        flip=options.flip,
-        brightness=options.brightness,
-        contrast=options.contrast,
-        saturation=options.saturation,
-    )
+def _check_comparable(counts: np.ndarray) -> None:
+    """Checks that some class of the validation split has two groups to compare."""
+    if not ((counts >= 2).sum(axis=0) >= 2).any():
+        raise UsageError(
+            "best.max_disparity needs a class with at least 2 validation images in each of two groups"
+        )
 
 
 def _embedding_width(module: nn.Module, image_size: int) -> int:
@@ -306,8 +213,3 @@ def _on(mesh: jax.sharding.Mesh, tree: Tree) -> Tree:
     """Shapes and dtypes with a sharding: whole on every device."""
     sharding = replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with lists, which a config read from JSON holds, as tuples again."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}

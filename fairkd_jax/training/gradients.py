@@ -1,6 +1,6 @@
 """How the objectives' pulls on the student become one gradient."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,11 @@ from fairkd_jax.objectives import Metrics, Objective, Pull, coefficients, weight
 from fairkd_jax.types import Outputs
 
 
-def _embedding_norm(cotangents: Mapping[str, Outputs], factors: Mapping[str, jax.Array | float]) -> jax.Array:
-    return optax.tree.norm(weighted_sum(cotangents, factors).embedding)
-
-
 def combine(
-    objectives: Mapping[str, Objective], pulls: Mapping[str, Pull], weights: Mapping[str, jax.Array]
+    objectives: Mapping[str, Objective],
+    pulls: Mapping[str, Pull],
+    weights: Mapping[str, jax.Array],
+    through_head: Callable[[jax.Array], jax.Array],
 ) -> tuple[Outputs, Metrics]:
     """Adds the weighted cotangents of all objectives.
 
@@ -23,10 +22,12 @@ def combine(
       objectives: by name.
       pulls: by name, their values and cotangents at the student's outputs.
       weights: by name, float32 scalars.
+      through_head: pulls a cotangent of the logits [B, C] back to the embedding [B, D].
 
     Returns:
       The cotangent of the sum, and metrics: the weighted sum of the losses that the student descends, and
-      the norm of the adversaries' pull on the embedding over the norm of all others'.
+      the norm of the adversaries' pull on the embedding over the norm of all others', each with what comes
+      to the embedding through the head.
     """
     factors = coefficients(objectives, weights)
     cotangents = {name: pull.cotangent for name, pull in pulls.items()}
@@ -35,6 +36,9 @@ def combine(
     one = jnp.ones((), jnp.float32)
     metrics = {"loss": (weighted_sum({name: pulls[name].value for name in teaching}, factors), one)}
     if adversaries:
-        pulled, taught = _embedding_norm(adversaries, factors), _embedding_norm(teaching, factors)
-        metrics["gradient_ratio"] = (pulled / jnp.maximum(taught, 1e-12), one)
+        pulled, taught = (
+            optax.tree.norm(part.embedding + through_head(part.logits))
+            for part in (weighted_sum(adversaries, factors), weighted_sum(teaching, factors))
+        )
+        metrics["gradient_ratio"] = (pulled, taught)
     return weighted_sum(cotangents, factors), metrics

@@ -1,10 +1,7 @@
 """The loop around the compiled step: batches in, numbers out, checkpoints in between."""
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from fairkd_jax.training.evaluation import EvalStep, evaluate
 from fairkd_jax.training.sharding import over_batch, to_global
 from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.step import Step
+from fairkd_jax.training.stop import Stopped, StopRequest
 from fairkd_jax.training.writers import Progress, Writer
 from fairkd_jax.types import Tree
 
@@ -28,15 +26,9 @@ VALIDATION_KEYS = ("accuracy", "macro_recall", "mean_abs_disparity", "corrected_
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient is no longer finite."""
+    """A loss, a gradient or a parameter is no longer finite."""
 
-
-class Stopped(RuntimeError):
-    """The run was asked to stop, and its state was saved."""
-
-    def __init__(self, step: int, total_steps: int, signal_number: int) -> None:
-        super().__init__(f"stopped at step {step} of {total_steps}; the same command goes on from there")
-        self.exit_code = 128 + signal_number
+    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -84,28 +76,6 @@ class Program:
     max_disparity: float | None
 
 
-class StopRequest(AbstractContextManager["StopRequest"]):
-    """Notes SIGINT and SIGTERM, so that the loop can save its state; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.signal = number
-        signal.signal(number, self._previous[number])
-
-
 class Meter:
     """Adds up metrics on the host until they are reported."""
 
@@ -116,11 +86,14 @@ class Meter:
         """Adds the (sum, weight) pairs of one step.
 
         Raises:
-          Diverged: one of them is not finite; names the step and the term.
+          Diverged: some are not finite; names the step and the terms.
         """
+        bad = [name for name, (total, _) in metrics.items() if not math.isfinite(total)]
+        if bad:
+            # A term makes the sum and the gradients follow it: name the terms first.
+            bad.sort(key=lambda name: (not name.endswith("/loss"), name))
+            raise Diverged(f"{', '.join(bad)} not finite at step {step}")
         for name, (total, weight) in metrics.items():
-            if not math.isfinite(total):
-                raise Diverged(f"{name} is {float(total)} at step {step}")
             old_total, old_weight = self._sums.get(name, (0.0, 0.0))
             self._sums[name] = (old_total + float(total), old_weight + float(weight))
 
@@ -211,6 +184,8 @@ class _Run:
         """Validates, and keeps the student if it is the best so far."""
         self.settle()
         numbers = validate(self.program, self.state)
+        if not math.isfinite(numbers["cross_entropy"]):
+            raise Diverged(f"the validation's cross-entropy is not finite at step {self.step}")
         best = self.checkpoints.best_scores()
         bound = self.program.max_disparity
         is_best = best is None or rank(numbers, bound) > rank(best, bound)
@@ -221,9 +196,18 @@ class _Run:
         self._write(self.step, {f"validation/{name}": value for name, value in numbers.items()})
 
     def save(self) -> None:
-        """Saves the state to go on from; it is known to be finite."""
+        """Saves the state to go on from, once its losses and parameters are known to be finite."""
         self.settle()
         self.checkpoints.save_last(self.step, self.state, self.state.student_variables())
+
+    def close_best(self) -> None:
+        """Says so where no checkpoint kept within the bound."""
+        best, bound = self.checkpoints.best_scores(), self.program.max_disparity
+        if best is not None and bound is not None and rank(best, bound)[0] == 0:
+            disparity = best["corrected_mean_abs_disparity"]
+            self.progress.note(
+                f"no checkpoint kept within {bound:g}; the best has a disparity of {disparity:.4g}"
+            )
 
     def _write(self, step: int, scalars: Mapping[str, float]) -> None:
         for writer in self.writers:
@@ -265,13 +249,16 @@ def fit(program: Program, workdir: Path, make_writers: Callable[[int], Sequence[
                     run.validate()
                 if last or run.step % program.checkpoint_every == 0:
                     run.save()
-            if stop.signal is not None and run.step < program.total_steps:
+                if last:
+                    run.close_best()
+            if stop.signal is not None:
                 run.save()
                 raise Stopped(run.step, program.total_steps, stop.signal)
     except Diverged as error:
         kept = checkpoints.last_step()
         saved = f"the checkpoint of step {kept} is kept" if kept else "there was no checkpoint before it"
-        raise Diverged(f"{error}; {saved}. A lower learning rate or a smaller weight may help") from None
+        advice = "a lower learning rate or a smaller weight may help, with another --workdir"
+        raise Diverged(f"{error}; {saved}; {advice}") from None
     finally:
         run.progress.close()
         for writer in run.writers:

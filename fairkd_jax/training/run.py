@@ -16,11 +16,12 @@ from fairkd_jax.fairness import inflation, summarize
 from fairkd_jax.models import num_parameters
 from fairkd_jax.training import experiment
 from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.config import check, teacher_config, total_steps, uses_teacher
 from fairkd_jax.training.evaluation import Scores, compile_eval_step, evaluate, make_eval_step
 from fairkd_jax.training.experiment import Trained
 from fairkd_jax.training.loop import Program, fit
 from fairkd_jax.training.sharding import make_mesh
-from fairkd_jax.training.workdir import claim, read_config
+from fairkd_jax.training.workdir import check_free, claim, read_config
 from fairkd_jax.training.writers import JsonlWriter, Writer, jsonable, tensorboard_writer, write_text
 
 
@@ -44,17 +45,20 @@ def train(
       Diverged: a loss or gradient is not finite.
       Stopped: SIGINT or SIGTERM arrived.
     """
-    experiment.check(config)
+    check(config)
     mesh = make_mesh(devices)
     dataset = experiment.open_data(config)
     task = experiment.task_of(dataset)
-    claim(workdir, config, task)
+    check_free(workdir, config, task)
     teacher = None
-    if experiment.uses_teacher(config):
+    if uses_teacher(config):
         if not config.teacher.checkpoint:
-            train(experiment.teacher_config(config), workdir / "teacher", devices=devices, name="teacher")
-        teacher = _load(teacher_folder(config, workdir), "best", task, mesh)
+            train(teacher_config(config), workdir / "teacher", devices=devices, name="teacher")
+        teacher = _load_teacher(teacher_folder(config, workdir), task, mesh)
+        identity = {"architecture": teacher.architecture, "step": teacher.step}
+        task |= {"teacher": identity | {"fingerprint": teacher.fingerprint()}}
     program = experiment.build(config, dataset, teacher, mesh, name)
+    claim(workdir, config, task)
     if _is_finished(workdir, program):
         _say(f"{name}: this run is complete, {program.total_steps} steps, in {workdir}")
         return
@@ -68,18 +72,36 @@ def teacher_folder(config: ConfigDict, workdir: Path) -> Path:
 
 
 def _load(workdir: Path, which: str, task: Mapping[str, Any], mesh: jax.sharding.Mesh) -> Trained:
-    """The student of another run, which must have had the same classes."""
+    """The student of another run, which must have been trained on the same split of the same data."""
     config, own_task = read_config(workdir)
     if own_task["class_names"] != task["class_names"]:
         raise UsageError(f"{workdir} was trained for other classes than {task['dataset']}'s")
+    # Else it may have learnt from the images that it is going to be tested on.
+    if own_task["digests"] != task["digests"]:
+        raise UsageError(f"{workdir} was trained on other images, or on another split of {task['dataset']}")
     return experiment.load_trained(workdir, config, own_task, which=which, mesh=mesh)
 
 
-def _is_finished(workdir: Path, program: Program) -> bool:
+def _load_teacher(workdir: Path, task: Mapping[str, Any], mesh: jax.sharding.Mesh) -> Trained:
+    """The teacher, which must not change any more while a student learns from it."""
+    teacher = _load(workdir, "best", task, mesh)
+    config, own_task = read_config(workdir)
+    done, steps = _last_step(workdir), total_steps(config, own_task["num_examples"]["train"])
+    if done < steps:
+        raise UsageError(f"the teacher in {workdir} is at step {done} of {steps}; finish its training first")
+    return teacher
+
+
+def _last_step(workdir: Path) -> int:
     checkpoints = Checkpoints(workdir)
-    last = checkpoints.last_step()
+    step = checkpoints.last_step()
     checkpoints.close()
-    if last is not None and last > program.total_steps:
+    return step or 0
+
+
+def _is_finished(workdir: Path, program: Program) -> bool:
+    last = _last_step(workdir)
+    if last > program.total_steps:
         raise UsageError(f"{workdir} holds {last} steps, more than the {program.total_steps} asked for")
     return last == program.total_steps
 
@@ -138,8 +160,8 @@ def evaluate_run(
       devices: what to run on; all devices by default.
 
     Returns:
-      What was written to the JSON file: `models` with a summary for each of "teacher", "student" and
-      "baseline", where there is one, under its name; `inflation` by model; and what they were measured on.
+      What was written to the JSON file: under "teacher", "student" and "baseline" a summary each, where there
+      is one; "inflation" by model; and what they were measured on.
 
     Raises:
       UsageError: a folder holds no run or no such checkpoint, or the runs do not fit together.
@@ -147,10 +169,11 @@ def evaluate_run(
     config, task = read_config(workdir)
     mesh = make_mesh(devices)
     dataset = experiment.open_data(config)
-    if experiment.task_of(dataset) != task:
+    current = experiment.task_of(dataset)
+    if any(task.get(key) != value for key, value in current.items()):
         raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
     trained = {}
-    if experiment.uses_teacher(config):
+    if uses_teacher(config):
         trained["teacher"] = _load(teacher_folder(config, workdir), "best", task, mesh)
     trained["student"] = _load(workdir, checkpoint, task, mesh)
     configs = {"student": config}
@@ -158,20 +181,16 @@ def evaluate_run(
         trained["baseline"] = _load(baseline, "best", task, mesh)
         configs["baseline"], _ = read_config(baseline)
     rows = -(-(batch_size or config.batch_size) // mesh.size) * mesh.size
-    scores = {
-        name: _score(model, dataset, split, config.data.image_size, rows, mesh)
-        for name, model in trained.items()
-    }
-    result = _result(trained, scores, configs) | {"split": split, **task}
+    scores = {name: _score(model, dataset, split, rows, mesh) for name, model in trained.items()}
+    result = _result(trained, scores, configs) | {"split": split, **current}
     if not jax.process_index():
         _write_evaluation(workdir, split, dataset, scores, result)
     return result
 
 
-def _score(
-    model: Trained, dataset: Dataset, split: str, image_size: int, batch_size: int, mesh: jax.sharding.Mesh
-) -> Scores:
-    step = make_eval_step(model.module, image_size=image_size, num_groups=len(dataset.info.group_names))
+def _score(model: Trained, dataset: Dataset, split: str, batch_size: int, mesh: jax.sharding.Mesh) -> Scores:
+    groups = len(dataset.info.group_names)
+    step = make_eval_step(model.module, image_size=model.image_size, num_groups=groups)
     batches = eval_batches(
         dataset.split(split),
         batch_size=batch_size,
@@ -213,7 +232,7 @@ def _write_evaluation(
         "group": np.asarray(source.groups),
     }
     for name, score in scores.items():
-        arrays[f"{name}_prediction"] = score.probabilities.argmax(axis=1).astype(np.int32)
+        arrays[f"{name}_prediction"] = score.prediction
         arrays[f"{name}_probabilities"] = score.probabilities
     (workdir / "predictions").mkdir(exist_ok=True)
     (workdir / "eval").mkdir(exist_ok=True)

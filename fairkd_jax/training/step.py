@@ -85,7 +85,7 @@ def make_train_step(
     which is pulled back through the network. The objectives' own parameters get their gradients beside it.
 
     Args:
-      student: the model that learns.
+      student: the model that learns; its method `classify` is its head.
       teacher: the frozen model, in inference form; None where no objective uses one.
       objectives: by name.
       optimizers: by group of parameters; a group that is not named takes the student's.
@@ -115,14 +115,20 @@ def make_train_step(
             batch={name: value for name, value in batch.items() if name != "image"},
             progress=state.step.astype(jnp.float32) / total_steps,
             epoch=state.step.astype(jnp.float32) / steps_per_epoch,
-            strength=weights.get("adversary", jnp.zeros((), jnp.float32)),
+            strength=jnp.zeros((), jnp.float32),
             key=purpose_key(state.seed, "objectives", state.step),
         )
         pulls = {
-            name: pull(objective, state.params.get(name, {}), state.objective_state[name], inputs)
+            name: pull(
+                objective,
+                state.params.get(name, {}),
+                state.objective_state[name],
+                inputs._replace(strength=weights[name]) if objective.adversarial else inputs,
+            )
             for name, objective in objectives.items()
         }
-        cotangent, metrics = combine(objectives, pulls, weights)
+        _, through_head = jax.vjp(functools.partial(_head, student, state), outputs.embedding)
+        cotangent, metrics = combine(objectives, pulls, weights, lambda logits: through_head(logits)[0])
         gradients = {STUDENT: pullback(cotangent)[0]}
         for name, factor in coefficients(objectives, weights).items():
             if name in state.params:
@@ -141,7 +147,7 @@ def make_train_step(
             opt_state=opt_state,
             ema=ema,
         )
-        return state, metrics | _report(pulls, gradients)
+        return state, metrics | _report(pulls, gradients, params)
 
     return step
 
@@ -158,6 +164,17 @@ def _forward(student: nn.Module, state: TrainState, images: jax.Array, params: T
     return outputs, updates["batch_stats"]
 
 
+def _head(student: nn.Module, state: TrainState, embedding: jax.Array) -> Any:
+    """The student's head in training form, with the same dropout as in `_forward`."""
+    return student.apply(
+        {"params": state.params[STUDENT]},
+        embedding,
+        train=True,
+        method="classify",
+        rngs={"dropout": purpose_key(state.seed, "dropout", state.step)},
+    )
+
+
 def _update(
     optimizers: Mapping[str, optax.GradientTransformation], gradients: Mapping[str, Tree], state: TrainState
 ) -> tuple[dict[str, Tree], dict[str, Any]]:
@@ -171,8 +188,8 @@ def _update(
     return params, opt_state
 
 
-def _report(pulls: Mapping[str, Any], gradients: Mapping[str, Tree]) -> Metrics:
-    """Each objective's loss and metrics under its name, and the norm of each group's gradient."""
+def _report(pulls: Mapping[str, Any], gradients: Mapping[str, Tree], params: Mapping[str, Tree]) -> Metrics:
+    """Each objective's loss and metrics under its name, and the norms of gradients and new parameters."""
     one = jnp.ones((), jnp.float32)
     metrics: Metrics = {}
     for name, p in pulls.items():
@@ -180,4 +197,5 @@ def _report(pulls: Mapping[str, Any], gradients: Mapping[str, Tree]) -> Metrics:
         metrics |= {f"{name}/{key}": value for key, value in p.metrics.items()}
     for group, gradient in gradients.items():
         metrics[f"{group}/gradient_norm"] = (optax.tree.norm(gradient), one)
+        metrics[f"{group}/parameter_norm"] = (optax.tree.norm(params[group]), one)
     return metrics

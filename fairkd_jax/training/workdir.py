@@ -11,8 +11,11 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.training.writers import write_text
 
 # What may change between two starts of the same run. `epochs` may only grow.
-FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "tensorboard")
+# A teacher is known by the fingerprint in the task, wherever its folder is.
+FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "tensorboard", "teacher.checkpoint")
 GROWING_KEYS = ("epochs",)
+# What the config of a run has at least.
+SECTIONS = {"objectives", "student", "teacher", "optimizer", "data", "batch_size", "epochs"}
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
@@ -33,7 +36,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     lines = []
     for key in sorted(before.keys() | after.keys()):
         was, now = before.get(key), after.get(key)
-        if was == now or key in FREE_KEYS or (key in GROWING_KEYS and now is not None and now >= was):
+        grew = key in GROWING_KEYS and was is not None and now is not None and now >= was
+        if was == now or key in FREE_KEYS or grew:
             continue
         lines.append(f"{key} (was {was!r}, now {now!r})")
     return lines
@@ -49,30 +53,47 @@ def read_config(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         task = content.pop("task")
+        if not content.keys() >= SECTIONS:
+            raise KeyError
     except FileNotFoundError:
         raise UsageError(f"{workdir} holds no run (no {path.name} in it); train into it first") from None
     except (json.JSONDecodeError, KeyError, AttributeError):
-        raise UsageError(f"{path} is damaged; it is not the config of a run") from None
+        raise UsageError(f"{path} is damaged, or not the config of a run") from None
     return ConfigDict(content), task
 
 
-def claim(workdir: Path, config: ConfigDict, task: Mapping[str, Any]) -> None:
-    """Makes the folder this run's, or finds that it already is.
+def check_free(workdir: Path, config: ConfigDict, task: Mapping[str, Any]) -> None:
+    """Checks that the folder is this run's or nobody's.
+
+    Args:
+      workdir: the run's folder.
+      config: the run's config.
+      task: what is known of its data and its teacher so far; a run's other entries are not compared.
 
     Raises:
-      UsageError: it belongs to a run with another config or other data, or is no folder.
+      UsageError: it belongs to a run with another config, other data or another teacher.
     """
+    if not (workdir / "config.json").exists():
+        return
+    old, old_task = read_config(workdir)
+    known = {key: old_task.get(key) for key in task}
+    changed = differences(plain(old) | {"task": known}, plain(config) | {"task": dict(task)})
+    if changed:
+        raise UsageError(
+            f"{workdir} holds a run with another config: {', '.join(changed)}; choose another --workdir"
+        )
+
+
+def claim(workdir: Path, config: ConfigDict, task: Mapping[str, Any]) -> None:
+    """Makes the folder this run's.
+
+    Raises:
+      UsageError: as of `check_free`, or the folder cannot be written to.
+    """
+    check_free(workdir, config, task)
     content = plain(config) | {"task": dict(task)}
-    path = workdir / "config.json"
-    if path.exists():
-        old, old_task = read_config(workdir)
-        changed = differences(plain(old) | {"task": old_task}, content)
-        if changed:
-            raise UsageError(
-                f"{workdir} holds a run with another config: {', '.join(changed)}; choose another --workdir"
-            )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(content, indent=2) + "\n")
+        write_text(workdir / "config.json", json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write to {workdir}: {error.strerror}") from None

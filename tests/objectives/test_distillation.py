@@ -120,6 +120,58 @@ def test_float32_gradients_equal_float64_ones(relation, batch):
     assert np.abs(single - double).max() <= 2e-5 * np.abs(double).max()
 
 
+def explicit_distances(s, t):
+    def relative(e):
+        squared = jnp.sum((e[:, None] - e[None]) ** 2, axis=-1)
+        d = jnp.where(jnp.eye(len(e), dtype=bool), 0.0, jnp.sqrt(jnp.maximum(squared, 1e-12)))
+        return d / (d.sum() / (d > 0).sum())
+
+    x = jnp.abs(relative(s) - relative(t))
+    return jnp.where(x < 1, 0.5 * x**2, x - 0.5).mean()
+
+
+def explicit_angles(s, t):
+    def cosines(e):
+        v = e[None] - e[:, None]
+        squared = jnp.sum(v**2, axis=-1, keepdims=True)
+        apart = squared >= 1e-24
+        u = jnp.where(apart, v / jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+        return jnp.einsum("ijd,ikd->ijk", u, u)
+
+    x = jnp.abs(cosines(s) - cosines(t))
+    return jnp.where(x < 1, 0.5 * x**2, x - 0.5).mean()
+
+
+@pytest.mark.parametrize("case", ["duplicates", "scaled", "zero row", "everything"])
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_float32_keeps_its_precision_in_degenerate_batches(relation, case):
+    loss, exact = RELATIONS[relation][0], {"distance": explicit_distances, "angle": explicit_angles}[relation]
+    single, double = (jax.jit(jax.value_and_grad(f)) for f in (loss, exact))
+    for seed in range(6):
+        s, t = make("plain" if case == "everything" else case, 8, (5, 7), seed)
+        if case == "everything":  # a duplicated row far away, another one near, and a zero row
+            s[4] *= 60
+            s[5], s[1], s[3] = s[4], s[0], 0
+            t[2] *= 60
+        s, t = np.float32(s), np.float32(t)
+        value, gradient = single(s, t)
+        with jax.enable_x64(True):
+            expected, expected_gradient = (np.asarray(x) for x in double(np.float64(s), np.float64(t)))
+        assert value == pytest.approx(expected, rel=2e-5)
+        assert np.abs(gradient - expected_gradient).max() <= 2e-5 * np.abs(expected_gradient).max()
+
+
+def test_rows_that_nearly_coincide_do_no_harm_to_the_angle():
+    """Closer than float32's inner products can tell, rows count as coinciding."""
+    s, t = make("plain")
+    s[1] = s[0] + 1e-4 * s[2]
+    value, gradient = jax.value_and_grad(rkd.angle_loss)(jnp.float32(s), jnp.float32(t))
+    s[1] = s[0]
+    same, same_gradient = jax.value_and_grad(rkd.angle_loss)(jnp.float32(s), jnp.float32(t))
+    np.testing.assert_allclose(value, same, rtol=1e-3)
+    np.testing.assert_allclose(gradient, same_gradient, atol=2e-2 * np.abs(same_gradient).max())
+
+
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_identical_rows_and_huge_values_stay_finite(relation):
     loss, _ = RELATIONS[relation]

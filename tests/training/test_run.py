@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import signal
 
 import jax
@@ -102,7 +103,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(number, finished, make_config, tm
         return jax.device_get(tree)
 
     monkeypatch.setattr(loop, "read_from_device", read)
-    with pytest.raises(Stopped, match="stopped at step 6 of 8; the same command") as stopped:
+    with pytest.raises(Stopped, match="stopped at step 5 of 8; the same command") as stopped:
         train(make_config(), tmp_path / "run", devices=ONE)
     assert stopped.value.exit_code == 128 + number
     train(make_config(), tmp_path / "run", devices=ONE)
@@ -154,9 +155,42 @@ def test_training_can_be_made_longer(make_config, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_config, tmp_path):
     config = make_config(optimizer__learning_rate=1e30, optimizer__name="sgd", optimizer__clip_norm=0.0)
-    with pytest.raises(Diverged, match=r"(loss|gradient_norm) is (nan|inf) at step \d"):
+    with pytest.raises(Diverged, match=r"(loss|norm).* not finite at step \d"):
         train(config, tmp_path, devices=ONE)
     assert not Checkpoints(tmp_path).last_step()
+
+
+def test_a_state_that_an_update_spoilt_is_not_saved(make_config, tmp_path):
+    """The loss of a step is taken before its update: the update itself must be looked at as well."""
+    changes = {"optimizer__learning_rate": 1e38, "optimizer__name": "sgd", "optimizer__clip_norm": 0.0}
+    config = make_config(checkpoint_every_steps=1, optimizer__warmup_epochs=0.0, **changes)
+    with pytest.raises(
+        Diverged, match="student/parameter_norm not finite at step 1; there was no checkpoint"
+    ):
+        train(config, tmp_path, devices=ONE)
+    assert Checkpoints(tmp_path).last_step() is Checkpoints(tmp_path).best_step() is None
+
+
+def test_a_start_that_fails_leaves_the_folder_free(make_config, tmp_path):
+    with pytest.raises(UsageError, match="batch_size"):
+        train(make_config(batch_size=8000), tmp_path / "run")
+    with pytest.raises(UsageError, match="holds no run"):
+        train(make_config(ckd, teacher__checkpoint=str(tmp_path / "nowhere")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stop_at_the_last_step_is_not_forgotten(make_config, tmp_path, monkeypatch):
+    reads = itertools.count(1)
+
+    def read(tree):
+        if next(reads) == 8:
+            signal.raise_signal(signal.SIGTERM)
+        return jax.device_get(tree)
+
+    monkeypatch.setattr(loop, "read_from_device", read)
+    with pytest.raises(Stopped, match="stopped at step 8 of 8"):
+        train(make_config(), tmp_path, devices=ONE)
+    assert Checkpoints(tmp_path).last_step() == 8
 
 
 def test_divergence_keeps_the_last_good_checkpoint(make_config, tmp_path, monkeypatch):
@@ -168,7 +202,7 @@ def test_divergence_keeps_the_last_good_checkpoint(make_config, tmp_path, monkey
 
     monkeypatch.setattr(loop, "read_from_device", read)
     with pytest.raises(
-        Diverged, match="cross_entropy/loss is nan at step 5; the checkpoint of step 3 is kept"
+        Diverged, match="cross_entropy/loss not finite at step 5; the checkpoint of step 3 is kept"
     ):
         train(make_config(), tmp_path, devices=ONE)
     assert Checkpoints(tmp_path).last_step() == 3
@@ -237,6 +271,39 @@ def test_a_teacher_of_another_run_is_used(distilled, make_config, tmp_path):
     assert evaluation["teacher"]["accuracy"] > 0
 
 
+def test_a_teacher_that_does_not_fit_is_refused(distilled, make_config, tmp_path, monkeypatch):
+    config = make_config(ckd, teacher__checkpoint=str(distilled / "teacher"))
+    config.data.digits.seed = 1
+    with pytest.raises(UsageError, match="was trained on other images, or on another split of digits"):
+        train(config, tmp_path / "run", devices=ONE)
+    reads = itertools.count(1)
+
+    def read(tree):
+        if next(reads) == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return jax.device_get(tree)
+
+    monkeypatch.setattr(loop, "read_from_device", read)
+    with pytest.raises(Stopped):
+        train(make_config(teacher), tmp_path / "teacher", devices=ONE)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="is at step 7 of 8; finish its training first"):
+        train(make_config(ckd, teacher__checkpoint=str(tmp_path / "teacher")), tmp_path / "run", devices=ONE)
+
+
+def test_a_teacher_may_move_but_not_change(distilled, make_config, tmp_path):
+    """A student that goes on must go on from the same teacher, wherever that is now."""
+    shutil.copytree(distilled / "teacher", tmp_path / "moved")
+    config = make_config(ckd, teacher__checkpoint=str(distilled / "teacher"), epochs=1)
+    train(config, tmp_path / "run", devices=ONE)
+    config.teacher.checkpoint = str(tmp_path / "moved")
+    train(config, tmp_path / "run", devices=ONE)
+    train(make_config(teacher, seed=5), tmp_path / "other", devices=ONE)
+    config.teacher.checkpoint = str(tmp_path / "other")
+    with pytest.raises(UsageError, match=r"task\.teacher\.fingerprint"):
+        train(config, tmp_path / "run", devices=ONE)
+
+
 def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config):
     from fairkd_jax.training import teacher_config
 
@@ -262,6 +329,11 @@ def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config
         ({"student__dtype": "float16"}, "dtype='float16'"),
         ({"data__name": "cifar"}, "cifar"),
         ({"eval_every_epochs": 0.0}, "eval_every_epochs"),
+        ({"seed": -1}, r"seed=-1 must be from 0 to 2\*\*32 - 1"),
+        ({"data__image_size": 0}, r"data\.image_size=0 must be at least 1"),
+        ({"optimizer__learning_rate": 0.0}, r"optimizer\.learning_rate=0\.0 must be above 0"),
+        ({"optimizer__ema_decay": 1.0}, r"optimizer\.ema_decay=1\.0 is not in"),
+        ({"augment__crop_scale": 0.0}, "crop_scale"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(make_config, tmp_path, changes, message):
@@ -276,9 +348,10 @@ def test_folders_that_hold_no_run_are_refused(make_config, tmp_path):
         evaluate_run(tmp_path)
     with pytest.raises(UsageError, match="holds no run"):
         train(make_config(ckd, teacher__checkpoint=str(tmp_path / "nowhere")), tmp_path / "run")
-    (tmp_path / "config.json").write_text('{"seed": 0')
-    with pytest.raises(UsageError, match="damaged"):
-        evaluate_run(tmp_path)
+    for content in ('{"seed": 0', "[]", '{"task": {}}'):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UsageError, match="damaged"):
+            evaluate_run(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         train(make_config(), tmp_path / "file" / "run")

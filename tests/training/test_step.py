@@ -170,6 +170,40 @@ def test_the_gradient_is_that_of_the_weighted_sum(make_task, make_batch):
     assert largest_difference(expected, moved) < 1e-4 * scale
 
 
+@pytest.mark.parametrize("source", ["embedding", "logits"])
+def test_the_gradient_ratio_counts_what_comes_through_the_head(make_task, make_batch, source):
+    """Cross-entropy, and an adversary on the logits, pull on the embedding through the head alone."""
+    options = {"adversary": {"warmup": 0.0, "source": source}}
+    task = make_task(("cross_entropy", "ckd", "adversary"), options=options, rate=0.0)
+    state = jax.jit(task.init)().replace(step=jnp.int32(7))
+    batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
+    images = augment(
+        purpose_key(0, "augment", 7), batch["image"], Augmentation(flip=True), size=batch["image"].shape[1]
+    )
+    variables = {"params": state.params["student"], "batch_stats": state.batch_stats}
+    outputs, _ = task.student.apply(variables, images, train=True, mutable=["batch_stats"])
+    teacher = task.teacher.apply(task.teacher_variables, images)
+    head = state.params["student"]["classifier"]
+    reader, table = GroupReader((128, 128), 2), state.objective_state["adversary"]["weights"]
+
+    def taught(embedding):
+        logits = embedding @ head["kernel"] + head["bias"][None]
+        nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        return nats.mean() + 0.9 * ckd.kl_divergence(logits, teacher.logits, 4.0).mean()
+
+    def pulled(embedding):
+        read = embedding if source == "embedding" else embedding @ head["kernel"] + head["bias"][None]
+        features = jnp.concatenate([read, jax.nn.one_hot(batch["label"], 4)], axis=1)
+        logits = reader.apply({"params": state.params["adversary"]}, features)
+        nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch["group"])
+        weight = table[batch["group"], batch["label"]]
+        return (2 / (1 + np.exp(-10 * 7 / 20)) - 1) * (weight * nats).sum() / weight.sum()
+
+    norms = [np.linalg.norm(jax.grad(f)(outputs.embedding)) for f in (pulled, taught)]
+    _, metrics = jax.jit(task.step)(state, task.teacher_variables, batch, task.weights)
+    np.testing.assert_allclose(metrics["gradient_ratio"], norms, rtol=1e-3)
+
+
 def test_the_average_follows_the_student(make_task, batches):
     task = make_task(ema_decay=0.5)
     state, _ = run(task, batches[:1])

@@ -1,0 +1,179 @@
+"""Reading a config: what is wrong with it, what it derives, and the parts that it describes."""
+
+import functools
+import math
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from fairkd_jax.data.augment import Augmentation
+from fairkd_jax.errors import UsageError
+from fairkd_jax.models import create_model
+from fairkd_jax.objectives import Objective, create_objective
+from fairkd_jax.training.optimizer import make_optimizer, make_schedule
+from fairkd_jax.training.step import STUDENT
+
+NAME_KEYS = ("class_names", "group_names")
+COUNT_KEYS = (
+    "batch_size",
+    "epochs",
+    "teacher.epochs",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "data.size",
+    "data.image_size",
+)
+POSITIVE_KEYS = (
+    "optimizer.learning_rate",
+    "teacher.learning_rate",
+    "adversary.learning_rate",
+    "eval_every_epochs",
+)
+MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate")
+
+
+def resolved(config: ConfigDict) -> ConfigDict:
+    """A copy in which `--config.objectives=a,b`, which arrives as one name, is two."""
+    config = config.copy_and_resolve_references()
+    for section, key in ((config, "objectives"), *((config.data.manifest, k) for k in NAME_KEYS)):
+        names = tuple(section[key])
+        section[key] = tuple(names[0].split(",")) if len(names) == 1 else names
+    return config
+
+
+def check(config: ConfigDict) -> None:
+    """Finds what can be found wrong with a config before any data is read.
+
+    Raises:
+      UsageError: one line that names the key.
+    """
+    make_objectives(config)
+    weights = [f"{name}.weight" for name in config.objectives]
+    for keys, words, holds in (
+        (COUNT_KEYS, "must be at least 1", lambda x: x >= 1),
+        (POSITIVE_KEYS, "must be above 0", lambda x: 0 < x < math.inf),
+        ((*weights, "optimizer.warmup_epochs"), "must not be negative", lambda x: 0 <= x < math.inf),
+        (("seed", "data.seed", "data.digits.seed"), "must be from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32),
+        (("optimizer.ema_decay",), "is not in [0, 1)", lambda x: 0 <= x < 1),
+        (("best.max_disparity",), "must not be negative", lambda x: x is None or x >= 0),
+    ):
+        for key in keys:
+            value = operator.attrgetter(key)(config)
+            if not holds(value):
+                raise UsageError(f"{key}={value} {words}")
+    make_optimizers(config, make_run_schedule(config, 1, 1.0))
+    make_augmentation(config)
+    for model in (config.student, config.teacher):
+        make_model(model, num_classes=2)
+
+
+def make_model(section: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """The model of a `student` or `teacher` section."""
+    if section["dtype"] not in ("float32", "bfloat16"):
+        raise UsageError(f"dtype={section['dtype']!r} is unknown; use float32 or bfloat16")
+    return create_model(
+        section["architecture"],
+        num_classes=num_classes,
+        dtype=jnp.dtype(section["dtype"]),
+        dropout_rate=section["dropout_rate"],
+        stochastic_depth_rate=section["stochastic_depth_rate"],
+    )
+
+
+def teacher_config(config: ConfigDict) -> ConfigDict:
+    """The config of the run that trains this config's teacher."""
+    config = config.copy_and_resolve_references()
+    for key in MODEL_KEYS:
+        config.student[key] = config.teacher[key]
+    config.objectives = ("cross_entropy",)
+    config.cross_entropy.weight = 1.0
+    config.epochs = config.teacher.epochs
+    config.optimizer.learning_rate = config.teacher.learning_rate
+    config.best.max_disparity = None
+    return config
+
+
+def baseline_config(config: ConfigDict, teacher: Path | None) -> ConfigDict:
+    """The config of the same run without debiasing, from the same teacher.
+
+    Raises:
+      UsageError: nothing debiases in this config.
+    """
+    if "adversary" not in config.objectives:
+        raise UsageError("--baseline compares with the run without its adversary, and this one has none")
+    config = config.copy_and_resolve_references()
+    config.adversary.weight = 0.0
+    if teacher is not None:
+        config.teacher.checkpoint = str(teacher.absolute())
+    return config
+
+
+def make_objectives(config: ConfigDict) -> dict[str, Objective]:
+    """The objectives that the config names, with their options."""
+    if not config.objectives:
+        raise UsageError("objectives is empty; name at least cross_entropy")
+    if len(set(config.objectives)) < len(config.objectives):
+        raise UsageError(f"objectives={','.join(config.objectives)} names one twice")
+    objectives = {}
+    for name in config.objectives:
+        options = dict(config[name]) if name in config else {}
+        for key in ("weight", "learning_rate"):
+            options.pop(key, None)
+        objectives[name] = create_objective(name, **with_tuples(options))
+    if all(objective.adversarial for objective in objectives.values()):
+        raise UsageError("an adversary alone teaches nothing; add cross_entropy to objectives")
+    return objectives
+
+
+def uses_teacher(config: ConfigDict) -> bool:
+    """Whether a run of this config distils."""
+    return any(objective.uses_teacher for objective in make_objectives(config).values())
+
+
+def total_steps(config: ConfigDict, num_train: int) -> int:
+    """The length of a run, in steps."""
+    return max(1, round(config.epochs * num_train / config.batch_size))
+
+
+def make_run_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> optax.Schedule:
+    options = config.optimizer
+    return make_schedule(
+        options.schedule,
+        learning_rate=options.learning_rate,
+        warmup_steps=min(round(options.warmup_epochs * steps_per_epoch), steps - 1),
+        total_steps=steps,
+    )
+
+
+def make_optimizers(config: ConfigDict, schedule: Any) -> dict[str, Any]:
+    """The student's optimizer, which objectives share, and the adversary's own."""
+    options = config.optimizer
+    make = functools.partial(
+        make_optimizer, options.name, momentum=options.momentum, clip_norm=options.clip_norm
+    )
+    own = make_schedule(
+        "constant", learning_rate=config.adversary.learning_rate, warmup_steps=0, total_steps=1
+    )
+    return {STUDENT: make(schedule, weight_decay=options.weight_decay), "adversary": make(own)}
+
+
+def make_augmentation(config: ConfigDict) -> Augmentation:
+    options = config.augment
+    return Augmentation(
+        crop_scale=(options.crop_scale, 1.0),
+        flip=options.flip,
+        brightness=options.brightness,
+        contrast=options.contrast,
+        saturation=options.saturation,
+    )
+
+
+def with_tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with lists, which a config read from JSON holds, as tuples again."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
