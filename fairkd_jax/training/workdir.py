@@ -57,7 +57,7 @@ def read_config(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
             raise KeyError
     except FileNotFoundError:
         raise UsageError(f"{workdir} holds no run (no {path.name} in it); train into it first") from None
-    except (json.JSONDecodeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise UsageError(f"{path} is damaged, or not the config of a run") from None
     return ConfigDict(content), task
 
