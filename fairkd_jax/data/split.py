@@ -63,6 +63,8 @@ class Split:
         self._records = records
         self._size = size
         self.cached = self._wants_cache(cache)
+        if not self.cached:
+            logging.info("%s: %d images, decoded whenever they are read", name, len(self))
         self._images: np.ndarray | None = None
         self._lock = Lock()
 

@@ -164,10 +164,12 @@ def test_cache_changes_nothing_but_speed(digits, monkeypatch):
     np.testing.assert_array_equal(cached[7]["image"], uncached[7]["image"])
     assert_equal(*(next(train_batches(split, batch_size=8, seed=1)) for split in (cached, uncached)))
     need = 269 * 8 * 8 * 3
-    automatic = open_dataset("digits", directory=directory, size=8)
     for free, expected in ((4 * need, False), (4 * need + 4, True)):
         monkeypatch.setattr(split_module, "available_bytes", lambda free=free: free)
-        assert automatic.split("val").cached is expected
+        automatic = open_dataset("digits", directory=directory, size=8).split("val")
+        assert automatic.cached is expected
+        assert automatic is not cached
+    assert digits.split("val") is cached
 
 
 def test_available_memory(tmp_path):
