@@ -14,13 +14,30 @@ def get_config(preset: str = "") -> ConfigDict:
         known = ", ".join(f":{name}" for name in PRESETS if name)
         raise ValueError(f"unknown preset {preset!r}; use {known}, or none for digits")
     config = ConfigDict()
+    for add in (_add_run, _add_models, _add_objectives, _add_optimizer, _add_data):
+        add(config)
+    PRESETS[preset](config)
+    return config
 
+
+def _add_run(config: ConfigDict) -> None:
     config.seed = 0  # initialisation and dropout
     config.batch_size = 64  # images per step, over all devices
     config.epochs = 20  # passes over the training split
     # Names from fairkd_jax.objectives.OBJECTIVES; each has a section of its own below.
     config.objectives = ("cross_entropy",)
 
+    config.best = ConfigDict()  # which checkpoint is kept as `best`, by the validation split alone
+    # Accuracy among checkpoints whose corrected mean absolute disparity is at most this; empty: accuracy.
+    config.best.max_disparity = placeholder(float)
+
+    config.log_every_steps = 20
+    config.eval_every_epochs = 1.0  # on the validation split
+    config.checkpoint_every_steps = 200
+    config.tensorboard = False  # needs the extra `tensorboard`
+
+
+def _add_models(config: ConfigDict) -> None:
     config.student = ConfigDict()
     config.student.architecture = "efficientnet_tiny"  # a name from fairkd_jax.models
     config.student.dtype = "float32"  # of the computation: float32 or bfloat16
@@ -37,6 +54,8 @@ def get_config(preset: str = "") -> ConfigDict:
     config.teacher.dropout_rate = placeholder(float)
     config.teacher.stochastic_depth_rate = placeholder(float)
 
+
+def _add_objectives(config: ConfigDict) -> None:
     config.cross_entropy = ConfigDict()
     config.cross_entropy.weight = 1.0
     config.cross_entropy.label_smoothing = 0.0
@@ -62,6 +81,8 @@ def get_config(preset: str = "") -> ConfigDict:
     config.adversary.balanced = True  # weigh groups equally within each class
     config.adversary.learning_rate = 3e-3  # of its own optimizer, constant
 
+
+def _add_optimizer(config: ConfigDict) -> None:
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"  # or "sgd"
     config.optimizer.learning_rate = 3e-3
@@ -72,6 +93,8 @@ def get_config(preset: str = "") -> ConfigDict:
     config.optimizer.clip_norm = 1.0  # 0.0: no clipping
     config.optimizer.ema_decay = 0.0  # evaluate an average of the student; 0.0: none
 
+
+def _add_data(config: ConfigDict) -> None:
     config.data = ConfigDict()
     config.data.name = "digits"  # digits, utkface, manifest
     config.data.source = ""  # folder, archive or manifest; empty: where the data set is looked for by itself
@@ -99,18 +122,6 @@ def get_config(preset: str = "") -> ConfigDict:
     config.augment.brightness = 0.0
     config.augment.contrast = 0.0
     config.augment.saturation = 0.0
-
-    config.best = ConfigDict()  # which checkpoint is kept as `best`, by the validation split alone
-    # Accuracy among checkpoints whose corrected mean absolute disparity is at most this; empty: accuracy.
-    config.best.max_disparity = placeholder(float)
-
-    config.log_every_steps = 20
-    config.eval_every_epochs = 1.0  # on the validation split
-    config.checkpoint_every_steps = 200
-    config.tensorboard = False  # needs the extra `tensorboard`
-
-    PRESETS[preset](config)
-    return config
 
 
 def _digits(config: ConfigDict) -> None:
