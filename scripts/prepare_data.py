@@ -9,6 +9,9 @@ from fairkd_jax.data.pipeline import DATASETS, Dataset, default_directory, open_
 from fairkd_jax.data.prepare import skipped_lines
 from fairkd_jax.errors import UsageError
 
+# `data.size` of the presets in configs/base.py: what is prepared here is found by a training there.
+PRESET_SIZES = {"digits": 32, "utkface": 80, "manifest": 80}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Prepares what the command line asks for; returns the exit code."""
@@ -18,7 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--directory", default="", help=f"root of prepared data (default: {default_directory()})"
     )
-    parser.add_argument("--size", type=int, default=64, help="side of the stored images in pixels")
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="side of the stored images in pixels (default: as the presets of configs/ use it)",
+    )
     parser.add_argument("--resize", default="squash", help="squash (default) or pad")
     parser.add_argument(
         "--max_bad_fraction", type=float, default=0.01, help="share of bad files that is borne"
@@ -30,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     for option, kind in (("skew", float), ("seed", int), ("noise", float)):
         parser.add_argument(f"--{option}", type=kind, help="digits")
     options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    options.setdefault("size", PRESET_SIZES.get(options["name"], 0))
     try:
         dataset = open_dataset(options.pop("name"), cache="none", **options)
     except UsageError as error:

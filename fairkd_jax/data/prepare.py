@@ -40,9 +40,12 @@ def prepare(plan: Plan, directory: Path, *, max_bad_fraction: float) -> Path:
     staging = directory / ".staging" / f"{plan.name}-{plan.settings}-{digest([plan.source], 8)}"
     try:
         _stage_and_write(plan, staging, directory, folder, max_bad_fraction)
-    except OSError:
+    except OSError as error:
         if not is_prepared(folder):  # otherwise another process was faster and has removed the staged files
-            raise
+            raise UsageError(
+                f"cannot prepare {plan.name} in {directory}: {error.strerror or error}; choose another folder"
+                " for prepared data, or set FAIRKD_DATA"
+            ) from error
     shutil.rmtree(staging, ignore_errors=True)
     return folder
 

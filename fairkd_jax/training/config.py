@@ -35,6 +35,12 @@ POSITIVE_KEYS = (
     "adversary.learning_rate",
     "eval_every_epochs",
 )
+SIZE_KEYS = (
+    "optimizer.warmup_epochs",
+    "optimizer.weight_decay",
+    "optimizer.momentum",
+    "optimizer.clip_norm",
+)
 MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate")
 
 
@@ -43,7 +49,7 @@ def resolved(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     for section, key in ((config, "objectives"), *((config.data.manifest, k) for k in NAME_KEYS)):
         names = tuple(section[key])
-        section[key] = tuple(names[0].split(",")) if len(names) == 1 else names
+        section[key] = tuple(filter(None, names[0].split(","))) if len(names) == 1 else names
     return config
 
 
@@ -58,10 +64,11 @@ def check(config: ConfigDict) -> None:
     for keys, words, holds in (
         (COUNT_KEYS, "must be at least 1", lambda x: x >= 1),
         (POSITIVE_KEYS, "must be above 0", lambda x: 0 < x < math.inf),
-        ((*weights, "optimizer.warmup_epochs"), "must not be negative", lambda x: 0 <= x < math.inf),
+        ((*weights, *SIZE_KEYS), "must be 0 or more", lambda x: 0 <= x < math.inf),
         (("seed", "data.seed", "data.digits.seed"), "must be from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32),
         (("optimizer.ema_decay",), "is not in [0, 1)", lambda x: 0 <= x < 1),
-        (("best.max_disparity",), "must not be negative", lambda x: x is None or x >= 0),
+        (("data.max_bad_fraction",), "is not in [0, 1]", lambda x: 0 <= x <= 1),
+        (("best.max_disparity",), "must be 0 or more", lambda x: x is None or x >= 0),
     ):
         for key in keys:
             value = operator.attrgetter(key)(config)

@@ -22,7 +22,14 @@ from fairkd_jax.training.experiment import Trained
 from fairkd_jax.training.loop import Program, fit
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.workdir import check_free, claim, read_config
-from fairkd_jax.training.writers import JsonlWriter, Writer, jsonable, tensorboard_writer, write_text
+from fairkd_jax.training.writers import (
+    JsonlWriter,
+    Writer,
+    jsonable,
+    require_tensorboard,
+    tensorboard_writer,
+    write_text,
+)
 
 
 def train(
@@ -46,6 +53,8 @@ def train(
       Stopped: SIGINT or SIGTERM arrived.
     """
     check(config)
+    if config.tensorboard:
+        require_tensorboard()
     mesh = make_mesh(devices)
     dataset = experiment.open_data(config)
     task = experiment.task_of(dataset)

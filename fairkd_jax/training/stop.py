@@ -1,6 +1,7 @@
 """Stopping a run from outside without losing what it learnt."""
 
 import signal
+import sys
 import threading
 from contextlib import AbstractContextManager
 from typing import Any
@@ -34,3 +35,4 @@ class StopRequest(AbstractContextManager["StopRequest"]):
     def _note(self, number: int, frame: object) -> None:
         self.signal = number
         signal.signal(number, self._previous[number])
+        print("stopping once this step is saved; a second time: at once", file=sys.stderr, flush=True)

@@ -71,8 +71,8 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def tensorboard_writer(workdir: Path) -> Writer:
-    """A writer of TensorBoard's event files.
+def require_tensorboard() -> Any:
+    """The module that writes TensorBoard's event files.
 
     Raises:
       UsageError: TensorBoard or TensorFlow is not installed.
@@ -81,9 +81,15 @@ def tensorboard_writer(workdir: Path) -> Writer:
         from clu import metric_writers
     except ImportError as error:
         raise UsageError(
-            f"tensorboard=True needs the extra `tensorboard` ({error}): pip install 'fairkd_jax[tensorboard]'"
+            f"tensorboard=True needs the extra `tensorboard` ({error}); start the command with"
+            " `python3 scripts/with_env.py --extra tensorboard`"
         ) from error
-    return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
+    return metric_writers
+
+
+def tensorboard_writer(workdir: Path) -> Writer:
+    """A writer of TensorBoard's event files, in the run's folder."""
+    return require_tensorboard().SummaryWriter(str(workdir / "tensorboard"))
 
 
 class Progress:
@@ -92,11 +98,14 @@ class Progress:
     def __init__(
         self, name: str, *, step: int, total_steps: int, batch_size: int, stream: TextIO | None = None
     ) -> None:
-        """Starts the clock at `step` of `total_steps`; `name` stands in front of each line."""
+        """Starts at `step` of `total_steps`; `name` stands in front of each line.
+
+        The clock starts at the first `advance`: what is compiled before it says nothing of the speed.
+        """
         self._name, self._total, self._stream = name, total_steps, stream or sys.stderr
         self._batch_size = batch_size
-        self._start_step, self._start = step, time.monotonic()
-        self._last_step, self._last = step, self._start
+        self._start_step, self._start = step, 0.0
+        self._last_step, self._last = step, 0.0
         self._bar = None
         if self._stream.isatty():
             self._bar = tqdm(
@@ -104,7 +113,10 @@ class Progress:
             )
 
     def advance(self, step: int) -> None:
-        """Moves a terminal's bar to a step."""
+        """Counts a step, and moves a terminal's bar to it."""
+        if not self._start:
+            self._start_step = self._last_step = step
+            self._start = self._last = time.monotonic()
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 

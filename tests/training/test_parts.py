@@ -89,7 +89,7 @@ def test_jsonable_replaces_what_json_cannot_carry():
 
 def test_tensorboard_without_its_extra_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
-    with pytest.raises(UsageError, match=r"pip install 'fairkd_jax\[tensorboard\]'"):
+    with pytest.raises(UsageError, match="with_env.py --extra tensorboard"):
         tensorboard_writer(tmp_path)
 
 

@@ -70,7 +70,7 @@ def read_table(manifest: Path, *, class_names: Sequence[str] = (), group_names: 
         group_names=known_groups,
     )
     _check_labels(manifest, table)
-    _check_leaks(manifest, table)
+    _check_repeats(manifest, table)
     return table
 
 
@@ -137,12 +137,19 @@ def _check_labels(manifest: Path, table: Table) -> None:
             )
 
 
-def _check_leaks(manifest: Path, table: Table) -> None:
-    first: dict[str, tuple[int, str]] = {}
-    for row, (file, split) in enumerate(zip(table.files, table.splits, strict=True), 1):
-        earlier, other = first.setdefault(file, (row, split))
+def _check_repeats(manifest: Path, table: Table) -> None:
+    """Checks that an image that is listed again is in the same split, with the same label and group."""
+    first: dict[str, tuple[int, str, tuple[int, int]]] = {}
+    columns = zip(table.files, table.splits, zip(table.labels, table.groups, strict=True), strict=True)
+    for row, (file, split, names) in enumerate(columns, 1):
+        earlier, other, other_names = first.setdefault(file, (row, split, names))
+        path = printable(table.paths[row - 1])
+        if other_names != names:
+            raise UsageError(
+                f"{manifest}, row {row}: {path} has another label or group than in row {earlier};"
+                " keep one of them"
+            )
         if other != split:
-            path = printable(table.paths[row - 1])
             raise UsageError(
                 f"{manifest}, row {row}: {path} is in {split} and, in row {earlier}, in {other};"
                 " keep it in one split"
