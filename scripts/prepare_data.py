@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--size",
         type=int,
-        help="side of the stored images in pixels (default: as the presets of configs/ use it)",
+        help="side of the stored images in pixels (default: that of the preset in configs/)",
     )
     parser.add_argument("--resize", default="squash", help="squash (default) or pad")
     parser.add_argument(

@@ -15,6 +15,7 @@ from fairkd_jax.objectives import OBJECTIVES
 from fairkd_jax.training import config as config_module
 from fairkd_jax.training import experiment
 from fairkd_jax.training.sharding import make_mesh
+from scripts import prepare_data
 
 FOLDER = Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -89,6 +90,12 @@ def test_every_objective_has_its_section_with_its_options():
 def test_every_objective_and_data_set_is_reached_by_a_config():
     assert {name for config in NAMES for name in load(config).objectives} == set(OBJECTIVES)
     assert {load("student", preset).data.name for preset in base.PRESETS} == set(DATASETS)
+
+
+def test_what_is_prepared_by_the_script_is_found_by_a_training():
+    for preset in base.PRESETS:
+        data = load("student", preset).data
+        assert prepare_data.PRESET_SIZES[data.name] == data.size
 
 
 def test_an_unknown_preset_is_named():

@@ -129,15 +129,16 @@ class Progress:
         now = time.monotonic()
         rate = self._batch_size * (step - self._last_step) / max(now - self._last, 1e-9)
         self._last_step, self._last = step, now
-        numbers = "  ".join(
-            [f"{rate:,.0f} images/s", *(f"{name} {value:.3g}" for name, value in scalars.items())]
-        )
+        speed = [f"{rate:,.0f} images/s"] if rate else []
+        numbers = "  ".join([*speed, *(f"{name} {value:.3g}" for name, value in scalars.items())])
         if self._bar is not None:
             self._bar.set_postfix_str(numbers)
             return rate
-        overall = (step - self._start_step) / max(now - self._start, 1e-9)
-        left = (self._total - step) / max(overall, 1e-9)
-        self._print(f"step {step}/{self._total}  {numbers}  {_clock(left)} left")
+        line = f"step {step}/{self._total}  {numbers}"
+        done = step - self._start_step
+        if done > 0:
+            line += f"  {_clock((self._total - step) * (now - self._start) / done)} left"
+        self._print(line)
         return rate
 
     def note(self, text: str) -> None:

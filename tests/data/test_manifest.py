@@ -84,6 +84,7 @@ def test_no_group_is_known(write_manifest, tmp_path):
         (["a.png,cat,x,val"], r"no rows in train"),
         ([], r"no rows in train"),
         ([*GOOD, "./a.png,cat,x,test"], r"row 5: ./a.png is in test and, in row 1, in train"),
+        ([*GOOD, "./a.png,dog,x,train"], r"row 5: ./a.png has another label or group than in row 1"),
         (
             [*GOOD, "absent1.png,cat,x,test", "absent2.png,cat,x,test"],
             r"2 images .* the first is absent1.png",

@@ -89,7 +89,7 @@ def test_jsonable_replaces_what_json_cannot_carry():
 
 def test_tensorboard_without_its_extra_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
-    with pytest.raises(UsageError, match="with_env.py --extra tensorboard"):
+    with pytest.raises(UsageError, match=r"with_env\.py --extra tensorboard"):
         tensorboard_writer(tmp_path)
 
 
@@ -102,15 +102,18 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal():
     log, terminal = io.StringIO(), Terminal()
     for stream in (log, terminal):
         progress = Progress("student", step=10, total_steps=40, batch_size=8, stream=stream)
+        progress.advance(11)
+        assert progress.report(11, {"loss": 0.7}) == 0  # the clock starts here, after what was compiled
         progress.advance(20)
         assert progress.report(20, {"loss": 0.5}) > 0
         progress.note("validation at step 20")
         progress.close()
     lines = log.getvalue().splitlines()
-    assert lines[0].startswith("student: step 20/40  ")
-    assert "images/s  loss 0.5  " in lines[0]
-    assert lines[0].endswith("left")
-    assert lines[1] == "student: validation at step 20"
+    assert lines[0] == "student: step 11/40  loss 0.7"
+    assert lines[1].startswith("student: step 20/40  ")
+    assert "images/s  loss 0.5  " in lines[1]
+    assert lines[1].endswith("left")
+    assert lines[2] == "student: validation at step 20"
     assert "\r" not in log.getvalue()
     assert "20/40" in terminal.getvalue()
     assert "student: validation at step 20" in terminal.getvalue()

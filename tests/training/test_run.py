@@ -355,6 +355,8 @@ def test_folders_that_hold_no_run_are_refused(make_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         train(make_config(), tmp_path / "file" / "run")
+    with pytest.raises(UsageError, match=r"cannot prepare digits in .*file/data.* FAIRKD_DATA"):
+        train(make_config(data__directory=str(tmp_path / "file" / "data")), tmp_path / "run")
 
 
 def test_a_baseline_needs_an_adversary(make_config):
