@@ -244,5 +244,7 @@ def test_error_of_the_disk_is_not_hidden(faces, tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(staging.Chunk, "images", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(
+        UsageError, match="cannot prepare utkface in .*: no space left; choose another folder"
+    ):
         open_faces(faces(), tmp_path / "d")
