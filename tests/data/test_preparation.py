@@ -245,6 +245,6 @@ def test_error_of_the_disk_is_not_hidden(faces, tmp_path, monkeypatch):
 
     monkeypatch.setattr(staging.Chunk, "images", full)
     with pytest.raises(
-        UsageError, match="cannot prepare utkface in .*: no space left; choose another folder"
+        UsageError, match=r"cannot prepare utkface in .*: no space left; choose another folder"
     ):
         open_faces(faces(), tmp_path / "d")
