@@ -63,6 +63,8 @@ def _add_objectives(config: ConfigDict) -> None:
     config.ckd = ConfigDict()
     config.ckd.weight = 0.9
     config.ckd.temperature = 4.0
+    config.ckd.standardize = False  # logits to mean 0 and deviation 1 over the classes first (Sun 2024)
+    config.ckd.warmup_epochs = 0.0  # the weight rises linearly from 0 over so many epochs
 
     config.rkd_distance = ConfigDict()
     config.rkd_distance.weight = 25.0
@@ -71,6 +73,35 @@ def _add_objectives(config: ConfigDict) -> None:
     config.rkd_angle = ConfigDict()
     config.rkd_angle.weight = 50.0
     config.rkd_angle.normalize = False
+
+    config.ctkd = ConfigDict()
+    config.ctkd.weight = 0.9
+    config.ctkd.variant = "global"  # one temperature, or one for each image: "instance"
+    config.ctkd.start = 1.0  # the temperature stays between start and start + range
+    config.ctkd.range = 20.0
+    config.ctkd.initial = 1.0  # it begins at start + range * sigmoid(initial)
+    config.ctkd.ramp_epochs = 10.0  # until the reversed gradient has its full strength
+    config.ctkd.hidden = (256,)  # widths of the hidden layers of "instance"
+    config.ctkd.standardize = False
+    config.ctkd.decay = True  # whether optimizer.weight_decay acts on the temperature's parameters
+
+    config.kdpp = ConfigDict()  # the embedding's direction and norm; used beside cross_entropy and ckd
+    config.kdpp.weight = 1.0
+    config.kdpp.dropout_rate = 0.5  # of the projector between unequal widths
+
+    config.dkd = ConfigDict()
+    config.dkd.weight = 1.0
+    config.dkd.alpha = 1.0  # of the label's probability against all others'
+    config.dkd.beta = 8.0  # of the others' shares
+    config.dkd.temperature = 4.0
+    config.dkd.warmup_epochs = 0.0
+    config.dkd.standardize = False
+
+    config.dist = ConfigDict()
+    config.dist.weight = 1.0
+    config.dist.beta = 1.0  # of the correlation over the classes of an image
+    config.dist.gamma = 1.0  # of the correlation over the batch for a class
+    config.dist.temperature = 4.0
 
     config.adversary = ConfigDict()
     config.adversary.weight = 1.0  # lambda: how strongly its reversed gradient acts on the student

@@ -61,7 +61,10 @@ def test_a_whole_step_traces(name, preset):
         size = config.data.image_size
         variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
         teacher = experiment.Trained(module, variables, config.teacher.architecture, size, 0)
-    program = experiment.build(config, Data(), teacher, mesh, name)
+    means = None
+    if config_module.uses_class_means(config):
+        means = np.ones((3, module.architecture.head))
+    program = experiment.build(config, Data(), teacher, mesh, name, means)
     rows, stored = config.batch_size, config.data.size
     batch = {
         "image": jax.ShapeDtypeStruct((rows, stored, stored, 3), jnp.uint8),
@@ -84,7 +87,7 @@ def test_every_objective_has_its_section_with_its_options():
     for name, factory in OBJECTIVES.items():
         options = set(inspect.signature(factory).parameters)
         assert options <= set(config[name]), name
-        assert set(config[name]) - options <= {"weight", "learning_rate"}, name
+        assert set(config[name]) - options <= set(config_module.TRAINING_KEYS), name
 
 
 def test_every_objective_and_data_set_is_reached_by_a_config():

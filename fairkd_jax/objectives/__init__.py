@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import adversary, ckd, cross_entropy, rkd
+from fairkd_jax.objectives import adversary, ckd, cross_entropy, ctkd, dist, dkd, kdpp, rkd
 from fairkd_jax.objectives.base import (
     Inputs,
     Metrics,
@@ -21,6 +21,10 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "ckd": ckd.objective,
     "rkd_distance": rkd.distance_objective,
     "rkd_angle": rkd.angle_objective,
+    "ctkd": ctkd.objective,
+    "kdpp": kdpp.objective,
+    "dkd": dkd.objective,
+    "dist": dist.objective,
     "adversary": adversary.objective,
 }
 

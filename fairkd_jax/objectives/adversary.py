@@ -7,37 +7,18 @@ class: equalized odds. Not told, it removes the group altogether: demographic pa
 arXiv 1801.07593).
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives.base import Inputs, Metrics, Objective, Spec, at_least_float32
+from fairkd_jax.objectives.perceptron import Perceptron
 from fairkd_jax.ops import reverse_gradient
 from fairkd_jax.types import Tree
 
 CONDITIONS = ("label", "none")
 SOURCES = ("embedding", "logits")
-
-
-class GroupReader(nn.Module):
-    """A multilayer perceptron from features [B, F] to group logits [B, G].
-
-    Attributes:
-      hidden: the widths of the hidden layers.
-      num_groups: G.
-    """
-
-    hidden: tuple[int, ...]
-    num_groups: int
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        x = features
-        for i, width in enumerate(self.hidden):
-            x = nn.relu(nn.Dense(width, name=f"hidden{i}")(x))
-        return nn.Dense(self.num_groups, name="group")(x)
 
 
 def ramp(progress: jax.Array, warmup: float) -> jax.Array:
@@ -139,7 +120,7 @@ def objective(
             raise UsageError("the adversary needs training images of at least two known groups")
         width = spec.student_width if source == "embedding" else spec.num_classes
         width += spec.num_classes if condition == "label" else 0
-        reader = GroupReader(tuple(hidden), spec.num_groups)
+        reader = Perceptron(tuple(hidden), spec.num_groups)
         params = reader.init(key, jnp.zeros((1, width)))["params"]
         weights = balancing_weights(spec.group_counts) if balanced else np.ones(spec.group_counts.shape)
         baseline = label_only_losses(spec.group_counts, weights, condition == "label")
@@ -150,7 +131,7 @@ def objective(
         num_groups, num_classes = state["weights"].shape
         strength = inputs.strength * ramp(inputs.progress, warmup)
         features = features_of(inputs, strength, num_classes)
-        reader = GroupReader(tuple(hidden), num_groups)
+        reader = Perceptron(tuple(hidden), num_groups)
         logits = jnp.asarray(reader.apply({"params": params}, features))
         group, label = inputs.batch["group"], inputs.batch["label"]
         known = (group >= 0) * inputs.batch["mask"]

@@ -4,6 +4,7 @@ Everything a student learns from (labels, a teacher, an adversary) is an `Object
 differentiates each of them at the student's `Outputs` and adds the weighted results.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fairkd_jax.errors import UsageError
 from fairkd_jax.types import Batch, Outputs, Tree
 
 # Name -> (sum, weight): added up over steps and devices, divided once, on the host.
@@ -28,6 +30,7 @@ class Spec:
       student_width: D of the student's embedding.
       teacher_width: D of the teacher's embedding; 0 when there is no teacher.
       group_counts: int [G, C], training images by known group and class.
+      class_means: float [C, E], the teacher's mean embedding of each class; None where no objective needs it.
     """
 
     num_classes: int
@@ -35,6 +38,7 @@ class Spec:
     student_width: int
     teacher_width: int
     group_counts: np.ndarray
+    class_means: np.ndarray | None = None
 
 
 class Inputs(NamedTuple):
@@ -70,12 +74,18 @@ class Objective(NamedTuple):
       uses_teacher: whether `inputs.teacher` is read.
       adversarial: whether the objective's weight is the strength of a gradient reversal instead of a
         factor of the loss: the factor is then 1, and the parameters learn at the same speed at any weight.
+      uses_class_means: whether `init` reads `spec.class_means`.
+      warmup_epochs: the weight rises linearly from 0 over so many epochs; 0.0 where it is constant.
+      smallest_batch: how many images a batch must have for the loss to be defined.
     """
 
     init: Callable[[jax.Array, Spec], tuple[Tree, Tree]]
     loss: Callable[[Tree, Tree, Inputs], tuple[jax.Array, tuple[Tree, Metrics]]]
     uses_teacher: bool = False
     adversarial: bool = False
+    uses_class_means: bool = False
+    warmup_epochs: float = 0.0
+    smallest_batch: int = 1
 
 
 class Pull(NamedTuple):
@@ -107,12 +117,22 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def masked_mean(value: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Mean of value [B] over the samples whose mask [B] is 1; 0 where there is none."""
-    if mask is None:
-        return jnp.mean(value)
-    counts = mask > 0
-    return jnp.sum(jnp.where(counts, value, 0.0)) / jnp.maximum(jnp.sum(counts, dtype=value.dtype), 1.0)
+def checked_warmup(epochs: float) -> float:
+    """The length of a warm-up, in epochs.
+
+    Raises:
+      UsageError: it is negative or not finite.
+    """
+    if not 0.0 <= epochs < math.inf:
+        raise UsageError(f"warmup_epochs={epochs} must be 0 or more")
+    return epochs
+
+
+def weighted_mean(value: jax.Array, weight: jax.Array) -> jax.Array:
+    """Mean of value [B] by weight [B] (a mask, or weights of samples); 0 where all weigh 0."""
+    counts = weight > 0
+    total = jnp.sum(jnp.where(counts, weight, 0.0))
+    return jnp.sum(jnp.where(counts, weight * value, 0.0)) / jnp.where(total > 0, total, 1.0)
 
 
 def pull(objective: Objective, params: Tree, state: Tree, inputs: Inputs) -> Pull:
@@ -125,12 +145,13 @@ def pull(objective: Objective, params: Tree, state: Tree, inputs: Inputs) -> Pul
       inputs: the step's inputs.
 
     Returns:
-      The `Pull`; a loss per example is reduced to its mean over `inputs.batch["mask"]`.
+      The `Pull`; a loss per example is reduced to its mean by `inputs.batch["mask"]`, which may hold weights
+      of samples instead of zeros and ones.
     """
 
     def scalar(params: Tree, student: Outputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         value, aux = objective.loss(params, state, inputs._replace(student=student))
-        return (masked_mean(value, inputs.batch["mask"]) if value.ndim else value), aux
+        return (weighted_mean(value, inputs.batch["mask"]) if value.ndim else value), aux
 
     (value, (state, metrics)), (gradient, cotangent) = jax.value_and_grad(scalar, (0, 1), has_aux=True)(
         params, inputs.student
@@ -139,10 +160,24 @@ def pull(objective: Objective, params: Tree, state: Tree, inputs: Inputs) -> Pul
 
 
 def coefficients(
-    objectives: Mapping[str, Objective], weights: Mapping[str, jax.Array]
+    objectives: Mapping[str, Objective], weights: Mapping[str, jax.Array], epoch: jax.Array
 ) -> dict[str, jax.Array | float]:
-    """The factor of each objective in the sum: its weight, or 1 for an adversarial one."""
-    return {name: 1.0 if objective.adversarial else weights[name] for name, objective in objectives.items()}
+    """The factor of each objective in the sum.
+
+    Args:
+      objectives: by name.
+      weights: by name, float32 scalars.
+      epoch: float32 scalar, fractional, counted from 0.
+
+    Returns:
+      Its weight, less during its warm-up; 1 for an adversarial one.
+    """
+    factors: dict[str, jax.Array | float] = {}
+    for name, objective in objectives.items():
+        factors[name] = 1.0 if objective.adversarial else weights[name]
+        if objective.warmup_epochs and not objective.adversarial:
+            factors[name] *= jnp.minimum(epoch / objective.warmup_epochs, 1.0)
+    return factors
 
 
 def weighted_sum(trees: Mapping[str, Any], factors: Mapping[str, jax.Array | float]) -> Any:

@@ -4,8 +4,38 @@ import jax
 import jax.numpy as jnp
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives.base import Inputs, Metrics, Objective, at_least_float32, stateless
+from fairkd_jax.objectives.base import (
+    Inputs,
+    Metrics,
+    Objective,
+    at_least_float32,
+    checked_warmup,
+    stateless,
+)
+from fairkd_jax.objectives.standardization import both_logits
 from fairkd_jax.types import Tree
+
+
+def divergence(log_p: jax.Array, difference: jax.Array) -> jax.Array:
+    """KL(p || q) from log p and what the logits of q have more than those of p.
+
+    It is the logarithm of the mean of exp(d) under p, where d are the differences less their own mean under
+    p. At a high temperature the usual sum of p (log p - log q) is a small difference of large terms, of which
+    float32 keeps three digits; this form keeps six. A probability of exactly 0 gives no NaN.
+
+    Args:
+      log_p: float [B, C], normalised.
+      difference: float [B, C], logits of q minus logits of p, each up to a constant.
+
+    Returns:
+      [B], in nats.
+    """
+    p = jnp.exp(log_p)
+    difference -= jnp.sum(p * difference, axis=1, keepdims=True)
+    is_small = jnp.max(jnp.abs(difference), axis=1) < 1.0
+    near = jnp.log1p(jnp.sum(p * jnp.expm1(jnp.clip(difference, -1.0, 1.0)), axis=1))
+    far = jax.nn.logsumexp(log_p + difference, axis=1)
+    return jnp.where(is_small, near, far)
 
 
 def kl_divergence(
@@ -13,10 +43,7 @@ def kl_divergence(
 ) -> jax.Array:
     """`T^2 KL(teacher || student)` of the softmaxes at temperature T.
 
-    Computed as the logarithm of the teacher's mean of exp(d), where d are the differences of the logits over
-    T, less their mean under the teacher. At a high temperature the usual sum of p (log p - log q) is a small
-    difference of large terms, of which float32 keeps three digits; this form keeps six. A probability of
-    exactly 0 gives no NaN. No gradient reaches the teacher's logits.
+    No gradient reaches the teacher's logits.
 
     Args:
       student_logits: float [B, C].
@@ -31,30 +58,37 @@ def kl_divergence(
     temperature = jnp.asarray(temperature, student_logits.dtype)
     divisor = jnp.reshape(temperature, (-1, 1))  # [B, 1] or [1, 1]
     log_p = jax.nn.log_softmax(teacher_logits / divisor)
-    p = jnp.exp(log_p)
-    difference = (student_logits - teacher_logits) / divisor
-    difference -= jnp.sum(p * difference, axis=1, keepdims=True)
-    is_small = jnp.max(jnp.abs(difference), axis=1) < 1.0
-    near = jnp.log1p(jnp.sum(p * jnp.expm1(jnp.clip(difference, -1.0, 1.0)), axis=1))
-    far = jax.nn.logsumexp(log_p + difference, axis=1)
-    return temperature**2 * jnp.where(is_small, near, far)
+    return temperature**2 * divergence(log_p, (student_logits - teacher_logits) / divisor)
 
 
-def objective(*, temperature: float = 4.0) -> Objective:
-    """Learning from the teacher's softened probabilities.
-
-    Args:
-      temperature: T > 0.
+def check_temperature(temperature: float) -> None:
+    """Checks a fixed temperature.
 
     Raises:
-      UsageError: temperature is not positive.
+      UsageError: it is not positive.
     """
     if not temperature > 0:
         raise UsageError(f"temperature={temperature} must be above 0; 4.0 is usual")
 
+
+def objective(
+    *, temperature: float = 4.0, standardize: bool = False, warmup_epochs: float = 0.0
+) -> Objective:
+    """Learning from the teacher's softened probabilities.
+
+    Args:
+      temperature: T > 0.
+      standardize: whether both models' logits are standardised first; see `standardization`.
+      warmup_epochs: the weight rises linearly from 0 over so many epochs; 0.0: none.
+
+    Raises:
+      UsageError: an option is out of range.
+    """
+    check_temperature(temperature)
+
     def loss(params: Tree, state: Tree, inputs: Inputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         del params
-        assert inputs.teacher is not None
-        return kl_divergence(inputs.student.logits, inputs.teacher.logits, temperature), (state, {})
+        student, teacher = both_logits(inputs, standardize)
+        return kl_divergence(student, teacher, temperature), (state, {})
 
-    return Objective(stateless, loss, uses_teacher=True)
+    return Objective(stateless, loss, uses_teacher=True, warmup_epochs=checked_warmup(warmup_epochs))

@@ -115,7 +115,7 @@ def _unit_rows(emb_bd: jax.Array) -> jax.Array:
     return emb_bd / jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
 
 
-def _relation(loss_function: Callable[..., jax.Array], normalize: bool) -> Objective:
+def _relation(loss_function: Callable[..., jax.Array], normalize: bool, smallest_batch: int) -> Objective:
     def loss(params: Tree, state: Tree, inputs: Inputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         del params
         assert inputs.teacher is not None
@@ -124,7 +124,7 @@ def _relation(loss_function: Callable[..., jax.Array], normalize: bool) -> Objec
             student, teacher = _unit_rows(student), _unit_rows(teacher)
         return loss_function(student, teacher, inputs.batch["mask"]), (state, {})
 
-    return Objective(stateless, loss, uses_teacher=True)
+    return Objective(stateless, loss, uses_teacher=True, smallest_batch=smallest_batch)
 
 
 def distance_objective(*, normalize: bool = False) -> Objective:
@@ -133,7 +133,7 @@ def distance_objective(*, normalize: bool = False) -> Objective:
     Args:
       normalize: whether to scale embeddings to length 1 first, as the authors' classification branch does.
     """
-    return _relation(distance_loss, normalize)
+    return _relation(distance_loss, normalize, 2)
 
 
 def angle_objective(*, normalize: bool = False) -> Objective:
@@ -142,4 +142,4 @@ def angle_objective(*, normalize: bool = False) -> Objective:
     Args:
       normalize: whether to scale embeddings to length 1 first, as the authors' classification branch does.
     """
-    return _relation(angle_loss, normalize)
+    return _relation(angle_loss, normalize, 3)

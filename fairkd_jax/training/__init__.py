@@ -2,7 +2,7 @@
 
 from fairkd_jax.training.config import baseline_config, resolved, teacher_config, uses_teacher
 from fairkd_jax.training.loop import Diverged
-from fairkd_jax.training.run import evaluate_run, teacher_folder, train
+from fairkd_jax.training.run import evaluate_run, teacher_folder, train, write_class_means
 from fairkd_jax.training.step import init_state, make_train_step
 from fairkd_jax.training.stop import Stopped
 
@@ -18,4 +18,5 @@ __all__ = [
     "teacher_folder",
     "train",
     "uses_teacher",
+    "write_class_means",
 ]

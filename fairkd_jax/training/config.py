@@ -41,6 +41,8 @@ SIZE_KEYS = (
     "optimizer.momentum",
     "optimizer.clip_norm",
 )
+# What an objective's section holds beside the options of its factory.
+TRAINING_KEYS = ("weight", "learning_rate", "decay")
 MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate")
 
 
@@ -59,7 +61,12 @@ def check(config: ConfigDict) -> None:
     Raises:
       UsageError: one line that names the key.
     """
-    make_objectives(config)
+    for name, objective in make_objectives(config).items():
+        if config.batch_size < objective.smallest_batch:
+            least = objective.smallest_batch
+            raise UsageError(f"batch_size={config.batch_size} is too small for {name}; use {least} or more")
+        if name not in config or "weight" not in config[name]:
+            raise UsageError(f"objective {name!r} has no {name}.weight in the config; add the section")
     weights = [f"{name}.weight" for name in config.objectives]
     for keys, words, holds in (
         (COUNT_KEYS, "must be at least 1", lambda x: x >= 1),
@@ -130,7 +137,7 @@ def make_objectives(config: ConfigDict) -> dict[str, Objective]:
     objectives = {}
     for name in config.objectives:
         options = dict(config[name]) if name in config else {}
-        for key in ("weight", "learning_rate"):
+        for key in TRAINING_KEYS:
             options.pop(key, None)
         objectives[name] = create_objective(name, **with_tuples(options))
     if all(objective.adversarial for objective in objectives.values()):
@@ -141,6 +148,11 @@ def make_objectives(config: ConfigDict) -> dict[str, Objective]:
 def uses_teacher(config: ConfigDict) -> bool:
     """Whether a run of this config distils."""
     return any(objective.uses_teacher for objective in make_objectives(config).values())
+
+
+def uses_class_means(config: ConfigDict) -> bool:
+    """Whether a run of this config needs the teacher's mean embedding of each class."""
+    return any(objective.uses_class_means for objective in make_objectives(config).values())
 
 
 def total_steps(config: ConfigDict, num_train: int) -> int:
@@ -159,7 +171,7 @@ def make_run_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) ->
 
 
 def make_optimizers(config: ConfigDict, schedule: Any) -> dict[str, Any]:
-    """The student's optimizer, which objectives share, and the adversary's own."""
+    """The student's optimizer, which objectives share but for the adversary, and CTKD's decay."""
     options = config.optimizer
     make = functools.partial(
         make_optimizer, options.name, momentum=options.momentum, clip_norm=options.clip_norm
@@ -167,7 +179,13 @@ def make_optimizers(config: ConfigDict, schedule: Any) -> dict[str, Any]:
     own = make_schedule(
         "constant", learning_rate=config.adversary.learning_rate, warmup_steps=0, total_steps=1
     )
-    return {STUDENT: make(schedule, weight_decay=options.weight_decay), "adversary": make(own)}
+    # The temperature has no kernels: its whole group decays, or nothing of it.
+    decay = options.weight_decay if config.ctkd.decay else 0.0
+    return {
+        STUDENT: make(schedule, weight_decay=options.weight_decay),
+        "adversary": make(own),
+        "ctkd": make(schedule, weight_decay=decay, mask=None),
+    }
 
 
 def make_augmentation(config: ConfigDict) -> Augmentation:

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fairkd_jax.data.augment import augment
-from fairkd_jax.data.pipeline import Dataset, default_directory, open_dataset
+from fairkd_jax.data.pipeline import Dataset, Split, default_directory, open_dataset
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import Spec
 from fairkd_jax.training.checkpoint import Checkpoints
@@ -112,7 +112,12 @@ def load_trained(
 
 
 def build(
-    config: ConfigDict, dataset: Dataset, teacher: Trained | None, mesh: jax.sharding.Mesh, name: str
+    config: ConfigDict,
+    dataset: Dataset,
+    teacher: Trained | None,
+    mesh: jax.sharding.Mesh,
+    name: str,
+    class_means: np.ndarray | None = None,
 ) -> Program:
     """Makes everything that a training runs, compiled lazily.
 
@@ -122,6 +127,7 @@ def build(
       teacher: the frozen teacher; None where no objective uses one.
       mesh: the devices.
       name: what stands in front of the progress lines.
+      class_means: float [C, E], of the teacher; None where no objective uses them.
 
     Raises:
       UsageError: the config does not fit the devices or the data.
@@ -143,12 +149,11 @@ def build(
         student=student,
         objectives=objectives,
         optimizers=optimizers,
-        spec=Spec(
-            num_classes=len(dataset.info.class_names),
-            num_groups=len(dataset.info.group_names),
+        spec=_spec(
+            dataset,
             student_width=_embedding_width(student, image_size),
             teacher_width=_embedding_width(teacher.module, image_size) if teacher else 0,
-            group_counts=np.asarray(train.counts),
+            class_means=class_means,
         ),
         image_size=image_size,
         seed=config.seed,
@@ -192,6 +197,50 @@ def build(
         checkpoint_every=config.checkpoint_every_steps,
         max_disparity=config.best.max_disparity,
     )
+
+
+def check_task(config: ConfigDict, dataset: Dataset) -> None:
+    """Finds out whether the objectives are defined for the data, before a teacher is trained for them.
+
+    Raises:
+      UsageError: one is not.
+    """
+    objectives = make_objectives(config)
+    if any(objective.uses_class_means for objective in objectives.values()):
+        check_classes(dataset.split("train"), dataset.info.class_names)
+    # Widths that stand for any: what can be wrong with the data does not depend on them.
+    means = np.ones((len(dataset.info.class_names), 1))
+    spec = _spec(dataset, student_width=1, teacher_width=1, class_means=means)
+    for objective in objectives.values():
+        jax.eval_shape(lambda key, init=objective.init: init(key, spec), jax.random.key(0))
+
+
+def _spec(
+    dataset: Dataset, *, student_width: int, teacher_width: int, class_means: np.ndarray | None
+) -> Spec:
+    return Spec(
+        num_classes=len(dataset.info.class_names),
+        num_groups=len(dataset.info.group_names),
+        student_width=student_width,
+        teacher_width=teacher_width,
+        group_counts=np.asarray(dataset.split("train").counts),
+        class_means=class_means,
+    )
+
+
+def check_classes(split: Split, class_names: Sequence[str]) -> None:
+    """Checks that every class has training images.
+
+    Raises:
+      UsageError: names the classes that have none.
+    """
+    counts = np.bincount(split.labels, minlength=len(class_names))
+    absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
+    if absent:
+        raise UsageError(
+            f"there is no mean embedding of a class without training images: {', '.join(absent)};"
+            " take it out of the classes or add images"
+        )
 
 
 def _check_comparable(counts: np.ndarray) -> None:

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fairkd_jax.objectives import Metrics, Objective, Pull, coefficients, weighted_sum
+from fairkd_jax.objectives import Metrics, Objective, Pull, weighted_sum
 from fairkd_jax.types import Outputs
 
 
 def combine(
     objectives: Mapping[str, Objective],
     pulls: Mapping[str, Pull],
-    weights: Mapping[str, jax.Array],
+    factors: Mapping[str, jax.Array | float],
     through_head: Callable[[jax.Array], jax.Array],
 ) -> tuple[Outputs, Metrics]:
     """Adds the weighted cotangents of all objectives.
@@ -21,7 +21,7 @@ def combine(
     Args:
       objectives: by name.
       pulls: by name, their values and cotangents at the student's outputs.
-      weights: by name, float32 scalars.
+      factors: by name, see `objectives.coefficients`.
       through_head: pulls a cotangent of the logits [B, C] back to the embedding [B, D].
 
     Returns:
@@ -29,7 +29,6 @@ def combine(
       the norm of the adversaries' pull on the embedding over the norm of all others', each with what comes
       to the embedding through the head.
     """
-    factors = coefficients(objectives, weights)
     cotangents = {name: pull.cotangent for name, pull in pulls.items()}
     adversaries = {name: c for name, c in cotangents.items() if objectives[name].adversarial}
     teaching = {name: c for name, c in cotangents.items() if name not in adversaries}

@@ -21,6 +21,7 @@ from fairkd_jax.training.stop import Stopped, StopRequest
 from fairkd_jax.training.writers import Progress, Writer
 from fairkd_jax.types import Tree
 
+SHOWN = ("loss", "accuracy", "advantage", "temperature")  # in a progress line; the rest is in metrics.jsonl
 # What a validation tells and the best checkpoint is chosen by.
 VALIDATION_KEYS = ("accuracy", "macro_recall", "mean_abs_disparity", "corrected_mean_abs_disparity")
 
@@ -175,7 +176,7 @@ class _Run:
         if step % self.program.log_every and step != self.program.total_steps:
             return
         means = self._meter.means()
-        shown = {k: v for k, v in means.items() if k.endswith(("loss", "accuracy", "advantage"))}
+        shown = {k: v for k, v in means.items() if k.endswith(SHOWN)}
         rate = self.progress.report(step, shown)
         learning_rate = float(self.program.learning_rate(step - 1))
         self._write(step, means | {"learning_rate": learning_rate, "images_per_second": rate})

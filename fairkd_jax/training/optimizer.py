@@ -1,5 +1,7 @@
 """Optimizers and learning-rate schedules, from optax."""
 
+from collections.abc import Callable
+
 import jax
 import optax
 
@@ -46,15 +48,17 @@ def make_optimizer(
     weight_decay: float = 0.0,
     momentum: float = 0.9,
     clip_norm: float = 0.0,
+    mask: Callable[[Tree], Tree] | None = decayed,
 ) -> optax.GradientTransformation:
     """An optimizer for one group of parameters.
 
     Args:
       name: "adamw" (decoupled decay) or "sgd" (Nesterov momentum; decay added to the gradient).
       schedule: the learning rate by step.
-      weight_decay: on kernels alone.
+      weight_decay: on what `mask` marks.
       momentum: of "sgd".
       clip_norm: the largest allowed norm of the group's gradient; 0 for no limit.
+      mask: marks the leaves that decay, kernels by default; None for all.
 
     Raises:
       UsageError: the name is unknown, or a number is negative.
@@ -65,8 +69,8 @@ def make_optimizer(
         raise UsageError("weight_decay, momentum and clip_norm must not be negative")
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if name == "adamw":
-        parts.append(optax.adamw(schedule, weight_decay=weight_decay, mask=decayed))
+        parts.append(optax.adamw(schedule, weight_decay=weight_decay, mask=mask))
     else:
-        parts.append(optax.add_decayed_weights(weight_decay, mask=decayed))
+        parts.append(optax.add_decayed_weights(weight_decay, mask=mask))
         parts.append(optax.sgd(schedule, momentum=momentum, nesterov=momentum > 0))
     return optax.chain(*parts)

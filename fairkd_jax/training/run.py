@@ -14,9 +14,17 @@ from fairkd_jax.data.pipeline import Dataset, eval_batches
 from fairkd_jax.errors import UsageError
 from fairkd_jax.fairness import inflation, summarize
 from fairkd_jax.models import num_parameters
-from fairkd_jax.training import experiment
+from fairkd_jax.training import class_means, experiment
 from fairkd_jax.training.checkpoint import Checkpoints
-from fairkd_jax.training.config import check, teacher_config, total_steps, uses_teacher
+from fairkd_jax.training.class_means import ClassMeans
+from fairkd_jax.training.config import (
+    check,
+    make_augmentation,
+    teacher_config,
+    total_steps,
+    uses_class_means,
+    uses_teacher,
+)
 from fairkd_jax.training.evaluation import Scores, compile_eval_step, evaluate, make_eval_step
 from fairkd_jax.training.experiment import Trained
 from fairkd_jax.training.loop import Program, fit
@@ -28,6 +36,7 @@ from fairkd_jax.training.writers import (
     jsonable,
     require_tensorboard,
     tensorboard_writer,
+    write_arrays,
     write_text,
 )
 
@@ -59,14 +68,17 @@ def train(
     dataset = experiment.open_data(config)
     task = experiment.task_of(dataset)
     check_free(workdir, config, task)
-    teacher = None
+    experiment.check_task(config, dataset)
+    teacher, means = None, None
     if uses_teacher(config):
         if not config.teacher.checkpoint:
             train(teacher_config(config), workdir / "teacher", devices=devices, name="teacher")
         teacher = _load_teacher(teacher_folder(config, workdir), task, mesh)
         identity = {"architecture": teacher.architecture, "step": teacher.step}
         task |= {"teacher": identity | {"fingerprint": teacher.fingerprint()}}
-    program = experiment.build(config, dataset, teacher, mesh, name)
+        if uses_class_means(config):
+            means = _class_means(teacher_folder(config, workdir), teacher, dataset, mesh).means
+    program = experiment.build(config, dataset, teacher, mesh, name, means)
     claim(workdir, config, task)
     if _is_finished(workdir, program):
         _say(f"{name}: this run is complete, {program.total_steps} steps, in {workdir}")
@@ -99,6 +111,63 @@ def _load_teacher(workdir: Path, task: Mapping[str, Any], mesh: jax.sharding.Mes
     if done < steps:
         raise UsageError(f"the teacher in {workdir} is at step {done} of {steps}; finish its training first")
     return teacher
+
+
+def _class_means(folder: Path, teacher: Trained, dataset: Dataset, mesh: jax.sharding.Mesh) -> ClassMeans:
+    """The teacher's mean embedding of each class, computed and saved beside it when first needed."""
+    path, names = folder / class_means.FILE_NAME, dataset.info.class_names
+    if path.exists():
+        return class_means.load(path, teacher, names)
+    found = _computed_means(folder, teacher, dataset, mesh)
+    if not jax.process_index():
+        try:
+            class_means.save(path, found)
+        except UsageError as error:  # a teacher in a folder of someone else's
+            _say(f"{error}; the class means are used, but not kept")
+    return found
+
+
+def _computed_means(folder: Path, teacher: Trained, dataset: Dataset, mesh: jax.sharding.Mesh) -> ClassMeans:
+    config, _ = read_config(folder)
+    rows = -(-config.batch_size // mesh.size) * mesh.size
+    return class_means.compute(
+        teacher,
+        dataset.split("train"),
+        dataset.info.class_names,
+        augmentation=make_augmentation(config),
+        seed=config.data.seed,
+        batch_size=rows,
+        mesh=mesh,
+    )
+
+
+def write_class_means(
+    folder: Path, *, overwrite: bool = False, devices: Sequence[jax.Device] | None = None
+) -> ClassMeans:
+    """Computes a finished teacher's mean embedding of each class and saves it beside the teacher.
+
+    Args:
+      folder: the teacher's run.
+      overwrite: whether to replace what is there.
+      devices: what to run on; all devices by default.
+
+    Returns:
+      What is now in the file `class_means.npz` of the folder.
+
+    Raises:
+      UsageError: the folder holds no finished run, its data are not at hand, or a class has no images.
+    """
+    config, task = read_config(folder)
+    mesh = make_mesh(devices)
+    dataset = experiment.open_data(config)
+    teacher = _load_teacher(folder, experiment.task_of(dataset), mesh)
+    path = folder / class_means.FILE_NAME
+    if path.exists() and not overwrite:
+        return class_means.load(path, teacher, task["class_names"])
+    found = _computed_means(folder, teacher, dataset, mesh)
+    if not jax.process_index():
+        class_means.save(path, found)
+    return found
 
 
 def _last_step(workdir: Path) -> int:
@@ -182,7 +251,7 @@ def evaluate_run(
     if any(task.get(key) != value for key, value in current.items()):
         raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
     trained = {}
-    if uses_teacher(config):
+    if "teacher" in task:
         trained["teacher"] = _load(teacher_folder(config, workdir), "best", task, mesh)
     trained["student"] = _load(workdir, checkpoint, task, mesh)
     configs = {"student": config}
@@ -245,8 +314,5 @@ def _write_evaluation(
         arrays[f"{name}_probabilities"] = score.probabilities
     (workdir / "predictions").mkdir(exist_ok=True)
     (workdir / "eval").mkdir(exist_ok=True)
-    path = workdir / "predictions" / f"{split}.npz"
-    temporary = path.with_name(f".{path.name}.tmp.npz")
-    np.savez_compressed(temporary, allow_pickle=False, **arrays)
-    temporary.replace(path)
+    write_arrays(workdir / "predictions" / f"{split}.npz", arrays)
     write_text(workdir / "eval" / f"{split}.json", json.dumps(jsonable(result), indent=2) + "\n")

@@ -128,9 +128,10 @@ def make_train_step(
             for name, objective in objectives.items()
         }
         _, through_head = jax.vjp(functools.partial(_head, student, state), outputs.embedding)
-        cotangent, metrics = combine(objectives, pulls, weights, lambda logits: through_head(logits)[0])
+        factors = coefficients(objectives, weights, inputs.epoch)
+        cotangent, metrics = combine(objectives, pulls, factors, lambda logits: through_head(logits)[0])
         gradients = {STUDENT: pullback(cotangent)[0]}
-        for name, factor in coefficients(objectives, weights).items():
+        for name, factor in factors.items():
             if name in state.params:
                 gradients[name] = weighted_sum({name: pulls[name].gradient}, {name: factor})
         params, opt_state = _update(optimizers, gradients, state)

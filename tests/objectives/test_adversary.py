@@ -79,7 +79,7 @@ def test_the_loss_equals_the_reference(condition, source, balanced):
         x = np.concatenate([x, np.eye(CLASSES)[label]], axis=1)
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     hidden = np.maximum(x @ p["hidden0"]["kernel"] + p["hidden0"]["bias"], 0)
-    z = hidden @ p["group"]["kernel"] + p["group"]["bias"]
+    z = hidden @ p["output"]["kernel"] + p["output"]["bias"]
     nats = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), group]
     weights = balancing_weights(COUNTS) if balanced else np.ones((2, 3))
     baseline = label_only_losses(COUNTS, weights, condition == "label")

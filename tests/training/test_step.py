@@ -9,7 +9,7 @@ import pytest
 
 from fairkd_jax.data.augment import Augmentation, augment
 from fairkd_jax.objectives import ckd, rkd
-from fairkd_jax.objectives.adversary import GroupReader
+from fairkd_jax.objectives.perceptron import Perceptron
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
 from fairkd_jax.training.state import purpose_key
 
@@ -139,7 +139,7 @@ def test_the_gradient_is_that_of_the_weighted_sum(make_task, make_batch):
         purpose_key(0, "augment", 7), batch["image"], Augmentation(flip=True), size=batch["image"].shape[1]
     )
     teacher = task.teacher.apply(task.teacher_variables, images)
-    reader, table = GroupReader((128, 128), 2), state.objective_state["adversary"]["weights"]
+    reader, table = Perceptron((128, 128), 2), state.objective_state["adversary"]["weights"]
 
     def total(params):
         outputs, _ = task.student.apply(
@@ -184,7 +184,7 @@ def test_the_gradient_ratio_counts_what_comes_through_the_head(make_task, make_b
     outputs, _ = task.student.apply(variables, images, train=True, mutable=["batch_stats"])
     teacher = task.teacher.apply(task.teacher_variables, images)
     head = state.params["student"]["classifier"]
-    reader, table = GroupReader((128, 128), 2), state.objective_state["adversary"]["weights"]
+    reader, table = Perceptron((128, 128), 2), state.objective_state["adversary"]["weights"]
 
     def taught(embedding):
         logits = embedding @ head["kernel"] + head["bias"][None]
