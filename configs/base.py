@@ -108,7 +108,7 @@ def _add_objectives(config: ConfigDict) -> None:
     config.adversary.condition = "label"  # "label" (equalized odds) or "none" (demographic parity)
     config.adversary.source = "embedding"  # what it reads: "embedding" or "logits"
     config.adversary.hidden = (128, 128)  # widths of its hidden layers
-    config.adversary.warmup = 0.3  # share of the training in which it learns and lambda is 0
+    config.adversary.warmup = 0.1  # share of the training in which it learns and lambda is 0
     config.adversary.balanced = True  # weigh groups equally within each class
     config.adversary.learning_rate = 1e-2  # of its own optimizer, constant; fast enough to follow the student
 

@@ -1,4 +1,6 @@
-"""Computes a teacher's mean embedding of each class: python scripts/class_means.py --teacher runs/kdpp/teacher.
+"""Computes a teacher's mean embedding of each class.
+
+python scripts/class_means.py --teacher runs/kdpp/teacher
 
 KD++ needs them. A training that finds none beside its teacher computes them by itself; this does it ahead.
 """

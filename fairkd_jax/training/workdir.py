@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.objectives import OBJECTIVES
 from fairkd_jax.training.writers import write_text
 
 # What may change between two starts of the same run. `epochs` may only grow.
@@ -31,8 +32,15 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The keys, with both values, whose change makes it another run."""
-    before, after = _flat(old), _flat(new)
+    """The keys, with both values, whose change makes it another run.
+
+    Sections of objectives that neither of the two uses do not count.
+    """
+    used = {*old.get("objectives", ()), *new.get("objectives", ())}
+    before, after = (
+        _flat({key: value for key, value in config.items() if key in used or key not in OBJECTIVES})
+        for config in (old, new)
+    )
     lines = []
     for key in sorted(before.keys() | after.keys()):
         was, now = before.get(key), after.get(key)
