@@ -3,6 +3,10 @@
 python eval.py --workdir DIR [--checkpoint best|last|STEP] [--split test] [--baseline OTHER_DIR]
 """
 
+from fairkd_jax import interrupt  # before all that takes long to import
+
+interrupt.install(__name__)
+
 from pathlib import Path
 
 from absl import flags

@@ -3,6 +3,10 @@
 python train.py --config configs/rkd_adv.py[:PRESET] [--config.KEY=VALUE ...] [--workdir DIR] [--baseline]
 """
 
+from fairkd_jax import interrupt  # before all that takes long to import
+
+interrupt.install(__name__)
+
 from pathlib import Path
 
 from absl import flags

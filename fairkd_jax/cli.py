@@ -1,7 +1,6 @@
 """What the command-line programs share: flags in, one line and an exit code where something is wrong."""
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from logging import INFO, Formatter, LogRecord
@@ -14,6 +13,8 @@ from ml_collections import ConfigDict, config_flags
 from fairkd_jax.errors import UsageError
 
 USAGE_ERROR = 2
+OS_ERROR = 1
+HELP = ("--help", "-help", "-h", "--helpfull", "-?")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -33,8 +34,9 @@ def run(main: Callable[[], None]) -> None:
             main()
         except UsageError as error:
             fail(str(error))
-        except KeyboardInterrupt:
-            fail("interrupted; the same command goes on from what was saved", 128 + signal.SIGINT)
+        except OSError as error:  # a full disk, a folder that cannot be written to
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}{error.strerror or error}", OS_ERROR)
         except RuntimeError as error:
             if not hasattr(error, "exit_code"):
                 raise
@@ -56,6 +58,10 @@ def _is_worth_reading(record: LogRecord) -> bool:
 
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; what a config file or an override raises is the user's to mend."""
+    if set(argv[1:]) & set(HELP):
+        print(f"{sys.modules['__main__'].__doc__}{flags.FLAGS.main_module_help()}")
+        print("The keys of --config, with their meaning, stand in configs/base.py.")
+        sys.exit(0)
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

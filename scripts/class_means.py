@@ -5,6 +5,10 @@ python scripts/class_means.py --teacher runs/kdpp/teacher
 KD++ needs them. A training that finds none beside its teacher computes them by itself; this does it ahead.
 """
 
+from fairkd_jax import interrupt  # before all that takes long to import
+
+interrupt.install(__name__)
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,9 @@
 """Prepares a data set and prints what it holds: python scripts/prepare_data.py utkface --source PATH."""
 
+from fairkd_jax import interrupt  # before all that takes long to import
+
+interrupt.install(__name__)
+
 import argparse
 import sys
 from pathlib import Path
@@ -38,14 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{option}", type=kind, help="digits")
     options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     options.setdefault("size", PRESET_SIZES.get(options["name"], 0))
+    fraction, seed = options["max_bad_fraction"], options.get("seed", 0)
+    if not 0 <= fraction <= 1:
+        parser.error(f"--max_bad_fraction {fraction} is not in [0, 1]")
+    if not 0 <= seed < 2**32:
+        parser.error(f"--seed {seed} is not from 0 to 2**32 - 1")
     try:
         dataset = open_dataset(options.pop("name"), cache="none", **options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return 130
     print(_summary(dataset))
     return 0
 

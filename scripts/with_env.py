@@ -28,6 +28,12 @@ def main() -> int:
     if sys.version_info < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         parser.error(f"Python {oldest} or later is needed, this is {sys.version.split()[0]}")
+    import tomllib  # of Python 3.11 and later
+
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extra in options.extra:
+        if extra not in known["optional-dependencies"]:
+            parser.error(f"there is no extra {extra!r}; one of {', '.join(known['optional-dependencies'])}")
     folder = options.venv.absolute()
     try:
         make(folder)
@@ -40,7 +46,8 @@ def main() -> int:
     program = shutil.which(options.command[0], path=environment["PATH"])
     if program is None:
         parser.error(f"there is no program {options.command[0]!r}, neither in {folder} nor elsewhere")
-    return subprocess.call([program, *options.command[1:]], env=environment)
+    # In place of this process: a signal that is sent to it, Ctrl-C too, is for the command alone.
+    os.execve(program, [program, *options.command[1:]], environment)
 
 
 def programs(folder: Path) -> Path:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,30 @@ def start(tmp_path_factory, pytestconfig):
 def trained(start):
     config = f"--config={ROOT / 'configs' / 'rkd_adv.py'}"
     return start("train.py", config, *SMALL, "--baseline")
+
+
+def test_ctrl_c_while_it_starts_is_one_line(start):
+    command = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'configs' / 'student.py'}", *SMALL]
+    with subprocess.Popen(command, cwd=start.folder, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(0.7)  # it is importing for over a second
+        process.send_signal(signal.SIGINT)
+        _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert printed.splitlines() == ["train.py: interrupted; the same command goes on from what was saved"]
+
+
+def test_help_is_no_error(start):
+    shown = start("train.py", "--help")
+    assert shown.returncode == 0
+    assert "--workdir" in shown.stdout
+    assert "configs/base.py" in shown.stdout
+
+
+def test_an_unknown_extra_is_named_before_anything_is_installed(start):
+    refused = start("scripts/with_env.py", "--venv", "env", "--extra", "gpus", "python", "-V")
+    assert refused.returncode == 2
+    assert "there is no extra 'gpus'; one of gpu, tpu" in refused.stderr
+    assert not (start.folder / "env").exists()
 
 
 def test_train_prints_the_comparison(trained, start):

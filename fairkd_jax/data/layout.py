@@ -7,14 +7,22 @@ description), `preparation.json` and one `table_<split>.npz` per split: ids, lab
 import json
 import os
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from fairkd_jax.data.plan import Plan
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import UsageError, reading
 
 VERSION = "1.0.0"
 REPORT_NAME = "preparation.json"
+
+
+def usable(folder: Path) -> AbstractContextManager[None]:
+    """Says in one line what reading damaged prepared data raises."""
+    return reading(
+        f"the prepared data in {folder}", "they are damaged: delete that folder, to prepare them anew"
+    )
 
 
 def default_directory() -> Path:
@@ -33,8 +41,14 @@ def is_prepared(folder: Path) -> bool:
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """Reads what was said of a preparation: total, skipped, source, when."""
-    return json.loads((folder / REPORT_NAME).read_text())
+    """Reads what was said of a preparation: total, skipped, source, when.
+
+    Raises:
+      UsageError: it is damaged.
+    """
+    with usable(folder):
+        report = json.loads((folder / REPORT_NAME).read_text())
+        return {key: report[key] for key in ("total", "skipped", "source", "prepared_at")} | report
 
 
 def prepared_folder(plan: Plan, directory: Path) -> Path:
@@ -56,11 +70,13 @@ def prepared_folder(plan: Plan, directory: Path) -> Path:
         for folder in folders
         if is_prepared(folder) and plan.source in ("", read_report(folder)["source"])
     ]
-    if len(found) > 1:
+    sources = {read_report(folder)["source"] for folder in found}
+    if len(sources) > 1:
         listed = ", ".join(str(folder) for folder in found)
         raise UsageError(
             f"{plan.name} was prepared from several sources ({listed}); give the source to choose one"
         )
     if not found:
         raise UsageError(plan.missing)
-    return found[0]
+    # One source that has changed since may have been prepared more than once.
+    return max(found, key=lambda folder: read_report(folder)["prepared_at"])

@@ -10,7 +10,7 @@ import grain
 import numpy as np
 
 from fairkd_jax.data.catalog import DATASETS, make_plan
-from fairkd_jax.data.layout import default_directory
+from fairkd_jax.data.layout import default_directory, usable
 from fairkd_jax.data.prepare import prepare
 from fairkd_jax.data.split import CACHE_MODES, Split
 from fairkd_jax.errors import UsageError
@@ -80,10 +80,11 @@ class Dataset:
     def _open(self, name: str) -> Split:
         import tensorflow_datasets as tfds
 
-        records = self._builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})
         shape = (len(self.info.group_names), len(self.info.class_names))
         folder = Path(self.info.directory)
-        return Split(records, folder, name, size=self.info.size, shape=shape, cache=self._cache)
+        with usable(folder):
+            records = self._builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})
+            return Split(records, folder, name, size=self.info.size, shape=shape, cache=self._cache)
 
 
 def open_dataset(
@@ -119,8 +120,9 @@ def open_dataset(
     folder = prepare(plan, root, max_bad_fraction=max_bad_fraction)
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
-    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    with usable(folder):
+        builder = tfds.builder_from_directory(folder)
+        counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     info = DatasetInfo(name, plan.class_names, plan.group_names, size, counts, str(folder))
     return Dataset(builder, info, cache=cache)
 

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from fairkd_jax.data.images import decode_png
-from fairkd_jax.data.layout import table_name
+from fairkd_jax.data.layout import table_name, usable
 from fairkd_jax.data.memory import available_bytes
 from fairkd_jax.errors import UsageError
 
@@ -60,7 +60,7 @@ class Split:
         self.counts = np.zeros(shape, np.int64)
         known = self.groups >= 0
         np.add.at(self.counts, (self.groups[known], self.labels[known]), 1)
-        self._records = records
+        self._records, self._folder = records, folder
         self._size = size
         self.cached = self._wants_cache(cache)
         if not self.cached:
@@ -122,14 +122,18 @@ class Split:
             return cache[indices]
         result = np.empty((len(indices), self._size, self._size, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
-            result[row] = decode_png(self._records[index]["image"])
+            result[row] = self._image(index)
         return result
+
+    def _image(self, index: int) -> np.ndarray:
+        with usable(self._folder):
+            return decode_png(self._records[index]["image"])
 
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
         result = np.empty((len(indices), self._size, self._size, 3), np.uint8)
 
         def decode(row: int) -> None:
-            result[row] = decode_png(self._records[int(indices[row])]["image"])
+            result[row] = self._image(int(indices[row]))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(decode, range(len(indices))):

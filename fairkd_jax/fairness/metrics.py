@@ -46,8 +46,8 @@ def _classification(confusion: Integers) -> Summary:
 def _not_estimable(total: Integers, min_count: int) -> list[Summary]:
     """The classes that lack a group to compare, each with its counts and a reason in words."""
     if total.shape[0] < 2:
-        reason = "not estimable (there is one group only)"
-        return [{"class": c, "counts": [int(n)], "reason": reason} for c, n in enumerate(total[0])]
+        reason = "not estimable (there are no two groups)"
+        return [{"class": c, "counts": counts.tolist(), "reason": reason} for c, counts in enumerate(total.T)]
     entries: list[Summary] = []
     for c, counts in enumerate(total.T):
         short = [f"n={n} in group {g}" for g, n in enumerate(counts) if n < min_count]
@@ -62,8 +62,8 @@ def _signed_disparity(gaps: Gaps, recall: Floats, enough: NDArray[np.bool_]) -> 
     if len(gaps.pairs) == 1:
         return gaps.difference[0]
     comparable = enough.sum(axis=0) >= 2
-    highest = np.max(np.where(enough, recall, -np.inf), axis=0)
-    lowest = np.min(np.where(enough, recall, np.inf), axis=0)
+    highest = np.max(np.where(enough, recall, -np.inf), axis=0, initial=-np.inf)
+    lowest = np.min(np.where(enough, recall, np.inf), axis=0, initial=np.inf)
     return np.subtract(highest, lowest, out=np.full(recall.shape[1], np.nan), where=comparable)
 
 
@@ -125,7 +125,7 @@ def summarize(counts: ArrayLike, *, min_count: int = 2, small_count: int = 10) -
       not_estimable (class, counts, reason), small_classes.
     """
     tensor = np.asarray(counts)
-    if tensor.ndim != 3 or tensor.shape[0] < 2 or tensor.shape[1] != tensor.shape[2]:
+    if tensor.ndim != 3 or tensor.shape[0] < 1 or tensor.shape[1] != tensor.shape[2]:
         raise ValueError(f"counts are {tensor.shape}; they must be [groups + 1, classes, classes]")
     if min_count < 2:
         raise ValueError(f"min_count={min_count} leaves no variance to estimate; use 2 or more")

@@ -12,6 +12,10 @@ _LABELS = {
     "ckd": "CKD",
     "rkd_distance": "RKD-D",
     "rkd_angle": "RKD-A",
+    "ctkd": "CTKD",
+    "kdpp": "KD++",
+    "dkd": "DKD",
+    "dist": "DIST",
     "adversary": "adversary",
 }
 

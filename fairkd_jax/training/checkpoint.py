@@ -1,12 +1,13 @@
 """Checkpoints of a run: `last`, to go on from, and `best`, to use."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.types import Tree
 
 # Two managers: one that kept the best of its checkpoints would throw the newest away.
@@ -15,6 +16,7 @@ _ITEMS = {
     _LAST: {"state": ocp.StandardCheckpointHandler, "student": ocp.StandardCheckpointHandler},
     _BEST: {"student": ocp.StandardCheckpointHandler, "scores": ocp.JsonCheckpointHandler},
 }
+ADVICE = "it is damaged: delete it and train again, or choose another --workdir"
 
 
 class Checkpoints:
@@ -26,16 +28,20 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=False)
-        self._managers = {
-            kind: ocp.CheckpointManager(
-                (workdir / "checkpoints" / kind).absolute(),
-                options=options,
-                # Named here, so that what an item holds can be looked at before it is restored.
-                item_handlers={item: handler() for item, handler in items.items()},
-            )
-            for kind, items in _ITEMS.items()
-        }
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        self._folder = (workdir / "checkpoints").absolute()
+        with reading(f"the folder {self._folder}", ADVICE):
+            self._managers = {
+                kind: ocp.CheckpointManager(
+                    self._folder / kind,
+                    options=options,
+                    # Named here, so that what an item holds can be looked at before it is restored.
+                    item_handlers={item: handler() for item, handler in items.items()},
+                )
+                for kind, items in _ITEMS.items()
+            }
 
     def last_step(self) -> int | None:
         """The newest step to go on from."""
@@ -51,7 +57,8 @@ class Checkpoints:
         if step is None:
             return None
         args = ocp.args.Composite(scores=ocp.args.JsonRestore())
-        return self._managers[_BEST].restore(step, args=args)["scores"]
+        with self._reading(_BEST, step):
+            return self._managers[_BEST].restore(step, args=args)["scores"]
 
     def save_last(self, step: int, state: Tree, student: Tree) -> None:
         """Saves a state to go on from, in place of the one before."""
@@ -78,7 +85,7 @@ class Checkpoints:
         """
         step = self.last_step()
         assert step is not None
-        return self._restore(self._managers[_LAST], step, "state", target)
+        return self._restore(_LAST, step, "state", target)
 
     def restore_student(self, which: str, target: Tree) -> tuple[int, Tree]:
         """Reads a student.
@@ -96,14 +103,23 @@ class Checkpoints:
         available = {kind: manager.latest_step() for kind, manager in self._managers.items()}
         for kind, step in available.items():
             if step is not None and which in (kind, str(step)):
-                return step, self._restore(self._managers[kind], step, "student", target)
+                return step, self._restore(kind, step, "student", target)
         there = ", ".join(f"{kind} (step {step})" for kind, step in available.items() if step is not None)
-        raise UsageError(f"there is no checkpoint {which!r}; there is {there or 'none yet: train first'}")
+        there = f"--checkpoint can be {there}" if there else "train first, or choose another --workdir"
+        raise UsageError(f"there is no checkpoint {which!r} in {self._folder}; {there}")
 
-    def _restore(self, manager: ocp.CheckpointManager, step: int, item: str, target: Tree) -> Tree:
-        _check_same(_described(manager.item_metadata(step)[item]), _described(target), item)
-        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
-        return manager.restore(step, args=args)[item]
+    def _reading(self, kind: str, step: int) -> AbstractContextManager[None]:
+        return reading(f"the checkpoint in {self._folder / kind / str(step)}", ADVICE)
+
+    def _restore(self, kind: str, step: int, item: str, target: Tree) -> Tree:
+        manager = self._managers[kind]
+        with self._reading(kind, step):
+            stored = manager.item_metadata(step)[item]
+            if stored is None:
+                raise FileNotFoundError(f"no {item} in it")
+            _check_same(_described(stored), _described(target), item)
+            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
+            return manager.restore(step, args=args)[item]
 
     def close(self) -> None:
         """Waits for what is being written."""

@@ -38,7 +38,6 @@ POSITIVE_KEYS = (
 SIZE_KEYS = (
     "optimizer.warmup_epochs",
     "optimizer.weight_decay",
-    "optimizer.momentum",
     "optimizer.clip_norm",
 )
 # What an objective's section holds beside the options of its factory.
@@ -47,11 +46,14 @@ MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate")
 
 
 def resolved(config: ConfigDict) -> ConfigDict:
-    """A copy in which `--config.objectives=a,b`, which arrives as one name, is two."""
+    """A copy with absolute paths, in which `--config.objectives=a,b`, which arrives as one name, is two."""
     config = config.copy_and_resolve_references()
     for section, key in ((config, "objectives"), *((config.data.manifest, k) for k in NAME_KEYS)):
         names = tuple(section[key])
         section[key] = tuple(filter(None, names[0].split(","))) if len(names) == 1 else names
+    for section, key in ((config.teacher, "checkpoint"), (config.data, "source"), (config.data, "directory")):
+        if section[key]:  # what is kept of a run must not depend on the folder that it was started in
+            section[key] = str(Path(section[key]).expanduser().absolute())
     return config
 
 
@@ -61,19 +63,17 @@ def check(config: ConfigDict) -> None:
     Raises:
       UsageError: one line that names the key.
     """
-    for name, objective in make_objectives(config).items():
-        if config.batch_size < objective.smallest_batch:
-            least = objective.smallest_batch
-            raise UsageError(f"batch_size={config.batch_size} is too small for {name}; use {least} or more")
+    objectives = make_objectives(config)
+    for name in objectives:
         if name not in config or "weight" not in config[name]:
             raise UsageError(f"objective {name!r} has no {name}.weight in the config; add the section")
     weights = [f"{name}.weight" for name in config.objectives]
     for keys, words, holds in (
         (COUNT_KEYS, "must be at least 1", lambda x: x >= 1),
         (POSITIVE_KEYS, "must be above 0", lambda x: 0 < x < math.inf),
-        ((*weights, *SIZE_KEYS), "must be 0 or more", lambda x: 0 <= x < math.inf),
+        ((*weights, *SIZE_KEYS), "must be 0 or more, and finite", lambda x: 0 <= x < math.inf),
         (("seed", "data.seed", "data.digits.seed"), "must be from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32),
-        (("optimizer.ema_decay",), "is not in [0, 1)", lambda x: 0 <= x < 1),
+        (("optimizer.ema_decay", "optimizer.momentum"), "is not in [0, 1)", lambda x: 0 <= x < 1),
         (("data.max_bad_fraction",), "is not in [0, 1]", lambda x: 0 <= x <= 1),
         (("best.max_disparity",), "must be 0 or more", lambda x: x is None or x >= 0),
     ):
@@ -81,6 +81,9 @@ def check(config: ConfigDict) -> None:
             value = operator.attrgetter(key)(config)
             if not holds(value):
                 raise UsageError(f"{key}={value} {words}")
+    for name, objective in objectives.items():
+        if config.batch_size < (least := objective.smallest_batch):
+            raise UsageError(f"batch_size={config.batch_size} is too small for {name}; use {least} or more")
     make_optimizers(config, make_run_schedule(config, 1, 1.0))
     make_augmentation(config)
     for model in (config.student, config.teacher):

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from fairkd_jax.data.augment import augment
 from fairkd_jax.data.pipeline import Dataset, Split, default_directory, open_dataset
+from fairkd_jax.data.plan import SPLITS
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import Spec
 from fairkd_jax.training.checkpoint import Checkpoints
@@ -205,6 +206,9 @@ def check_task(config: ConfigDict, dataset: Dataset) -> None:
     Raises:
       UsageError: one is not.
     """
+    absent = [split for split in SPLITS if split not in dataset.info.num_examples]
+    if absent:
+        raise UsageError(f"{dataset.info.name} has no images in {' and '.join(absent)}, which a run needs")
     objectives = make_objectives(config)
     if any(objective.uses_class_means for objective in objectives.values()):
         check_classes(dataset.split("train"), dataset.info.class_names)

@@ -192,6 +192,8 @@ class _Run:
         is_best = best is None or rank(numbers, bound) > rank(best, bound)
         if is_best:
             self.checkpoints.save_best(self.step, self.state.student_variables(), numbers)
+            # Else a run that is stopped, and goes on with another schedule, could keep a `best` it never had.
+            self.save()
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         self.progress.note(f"validation at step {self.step}  {shown}{'  (best so far)' if is_best else ''}")
         self._write(self.step, {f"validation/{name}": value for name, value in numbers.items()})

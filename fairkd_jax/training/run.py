@@ -29,7 +29,7 @@ from fairkd_jax.training.evaluation import Scores, compile_eval_step, evaluate, 
 from fairkd_jax.training.experiment import Trained
 from fairkd_jax.training.loop import Program, fit
 from fairkd_jax.training.sharding import make_mesh
-from fairkd_jax.training.workdir import check_free, claim, read_config
+from fairkd_jax.training.workdir import check_free, claim, locked, read_config
 from fairkd_jax.training.writers import (
     JsonlWriter,
     Writer,
@@ -69,9 +69,23 @@ def train(
     task = experiment.task_of(dataset)
     check_free(workdir, config, task)
     experiment.check_task(config, dataset)
+    with locked(workdir):
+        _train(config, workdir, dataset, task, mesh, name)
+
+
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    task: dict[str, Any],
+    mesh: jax.sharding.Mesh,
+    name: str,
+) -> None:
+    """What `train` does once the folder is its own."""
     teacher, means = None, None
     if uses_teacher(config):
         if not config.teacher.checkpoint:
+            devices = mesh.devices.flatten().tolist()
             train(teacher_config(config), workdir / "teacher", devices=devices, name="teacher")
         teacher = _load_teacher(teacher_folder(config, workdir), task, mesh)
         identity = {"architecture": teacher.architecture, "step": teacher.step}
@@ -312,7 +326,7 @@ def _write_evaluation(
     for name, score in scores.items():
         arrays[f"{name}_prediction"] = score.prediction
         arrays[f"{name}_probabilities"] = score.probabilities
-    (workdir / "predictions").mkdir(exist_ok=True)
-    (workdir / "eval").mkdir(exist_ok=True)
+    for folder in ("predictions", "eval"):
+        (workdir / folder).mkdir(exist_ok=True)
     write_arrays(workdir / "predictions" / f"{split}.npz", arrays)
     write_text(workdir / "eval" / f"{split}.json", json.dumps(jsonable(result), indent=2) + "\n")

@@ -1,10 +1,14 @@
 """A run's folder: whose it is, and whether it is done."""
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from fairkd_jax.errors import UsageError
@@ -12,10 +16,20 @@ from fairkd_jax.objectives import OBJECTIVES
 from fairkd_jax.training.writers import write_text
 
 # What may change between two starts of the same run. `epochs` may only grow.
-# A teacher is known by the fingerprint in the task, wherever its folder is.
-FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "tensorboard", "teacher.checkpoint")
+# A teacher is known by the fingerprint in the task, and data by their digests, wherever they lie.
+FREE_KEYS = (
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "tensorboard",
+    "teacher.checkpoint",
+    "data.source",
+    "data.directory",
+    "data.cache",
+    "data.max_bad_fraction",
+)
 GROWING_KEYS = ("epochs",)
 # What the config of a run has at least.
+TASK = {"class_names", "group_names", "num_examples", "digests"}
 SECTIONS = {"objectives", "student", "teacher", "optimizer", "data", "batch_size", "epochs"}
 
 
@@ -61,9 +75,9 @@ def read_config(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         task = content.pop("task")
-        if not content.keys() >= SECTIONS:
+        if not (isinstance(task, dict) and task.keys() >= TASK and content.keys() >= SECTIONS):
             raise KeyError
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{workdir} holds no run (no {path.name} in it); train into it first") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UsageError(f"{path} is damaged, or not the config of a run") from None
@@ -90,6 +104,36 @@ def check_free(workdir: Path, config: ConfigDict, task: Mapping[str, Any]) -> No
         raise UsageError(
             f"{workdir} holds a run with another config: {', '.join(changed)}; choose another --workdir"
         )
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps other processes of this machine from training in the folder at the same time.
+
+    Raises:
+      UsageError: another process does already, or a file of the folder cannot be used, then or later.
+    """
+    if jax.process_index():  # the first process speaks for all
+        yield
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        folder = os.open(workdir, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise UsageError(
+                f"another process is training in {workdir}; wait for it, or choose another --workdir"
+            ) from None
+        finally:
+            os.close(folder)
+            if not any(workdir.iterdir()):  # nothing came of it
+                workdir.rmdir()
+    except OSError as error:
+        if not str(error.filename).startswith(str(workdir)):
+            raise
+        raise UsageError(f"cannot write to {error.filename}: {error.strerror}") from None
 
 
 def claim(workdir: Path, config: ConfigDict, task: Mapping[str, Any]) -> None:

@@ -245,8 +245,18 @@ def test_inflation_over_a_teacher_without_gaps_is_nan():
         inflation(summarize(2 * biased), summarize(fair))
 
 
+def test_without_known_groups_there_is_accuracy_and_nothing_to_compare():
+    counts = np.array([[[5, 1], [2, 4]]])
+    summary = summarize(counts)
+    assert summary["accuracy"] == pytest.approx(9 / 12)
+    assert summary["num_known_group"] == 0
+    assert math.isnan(summary["mean_abs_disparity"])
+    assert all(math.isnan(gap) for gap in summary["disparity"])
+    assert [entry["class"] for entry in summary["not_estimable"]] == [0, 1]
+
+
 def test_mistakes_are_named():
-    for shape in [(3, 2), (1, 2, 2), (3, 2, 3)]:
+    for shape in [(3, 2), (0, 2, 2), (3, 2, 3)]:
         with pytest.raises(ValueError, match=r"\[groups \+ 1, classes, classes\]"):
             summarize(np.zeros(shape, int))
     with pytest.raises(ValueError, match="min_count=1"):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import student as student_config
 from fairkd_jax.data.augment import Augmentation, augment
 from fairkd_jax.models import EfficientNet
 from fairkd_jax.models.architecture import Architecture, Stage
@@ -91,3 +92,25 @@ def make_task():
 @pytest.fixture(scope="session")
 def make_batch():
     return batch
+
+
+@pytest.fixture(scope="session")
+def data_directory(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def make_config(data_directory):
+    def make(module=student_config, **changes):
+        config = module.get_config()
+        config.data.directory, config.data.size, config.data.image_size = data_directory, 16, 16
+        config.teacher.architecture = "efficientnet_tiny"
+        config.epochs = config.teacher.epochs = 2
+        config.batch_size, config.checkpoint_every_steps, config.log_every_steps = 256, 3, 2
+        config.optimizer.warmup_epochs = 0.5
+        for key, value in changes.items():
+            section, _, name = key.rpartition("__")
+            (config[section] if section else config)[name] = value
+        return config
+
+    return make

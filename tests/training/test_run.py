@@ -1,8 +1,10 @@
 """Whole runs on digits: what they leave behind, how they go on, and how they refuse."""
 
+import fcntl
 import itertools
 import json
 import math
+import os
 import shutil
 import signal
 
@@ -10,35 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from configs import ckd, rkd_adv, student, teacher
+from configs import ckd, rkd_adv, teacher
 from fairkd_jax.errors import UsageError
-from fairkd_jax.training import Diverged, Stopped, baseline_config, evaluate_run, loop, train
+from fairkd_jax.training import Diverged, Stopped, baseline_config, evaluate_run, experiment, loop, train
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.loop import rank
 
 ONE = jax.devices()[:1]
-
-
-@pytest.fixture(scope="module")
-def data_directory(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def make_config(data_directory):
-    def make(module=student, **changes):
-        config = module.get_config()
-        config.data.directory, config.data.size, config.data.image_size = data_directory, 16, 16
-        config.teacher.architecture = "efficientnet_tiny"
-        config.epochs = config.teacher.epochs = 2
-        config.batch_size, config.checkpoint_every_steps, config.log_every_steps = 256, 3, 2
-        config.optimizer.warmup_epochs = 0.5
-        for key, value in changes.items():
-            section, _, name = key.rpartition("__")
-            (config[section] if section else config)[name] = value
-        return config
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +239,9 @@ def test_one_device_scores_as_eight_do(distilled):
 def test_a_checkpoint_can_be_chosen(distilled):
     assert evaluate_run(distilled, split="val", checkpoint="last")["student"]["step"] == 8
     assert evaluate_run(distilled, split="val", checkpoint="8")["student"]["step"] == 8
-    with pytest.raises(UsageError, match=r"no checkpoint '99'; there is last \(step 8\), best"):
+    with pytest.raises(
+        UsageError, match=r"no checkpoint '99' in .*; --checkpoint can be last \(step 8\), best"
+    ):
         evaluate_run(distilled, split="val", checkpoint="99")
 
 
@@ -316,6 +298,9 @@ def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config
     ("changes", "message"),
     [
         ({"batch_size": 30}, "batch_size=30 does not divide by 8 devices; use 24 or 32"),
+        ({"batch_size": 2, "objectives": ("cross_entropy", "rkd_angle")}, "too small for rkd_angle; use 3"),
+        ({"ckd__temperature": -4.0, "objectives": ("ckd",)}, r"temperature=-4\.0 must be above 0"),
+        ({"optimizer__momentum": 5.0}, r"optimizer\.momentum=5\.0 is not in"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"batch_size": 8000}, "batch_size=8000 is more than the 1078 training images"),
         ({"objectives": ("cross_entropy", "rdk")}, "unknown objective 'rdk'"),
@@ -357,6 +342,69 @@ def test_folders_that_hold_no_run_are_refused(make_config, tmp_path):
         train(make_config(), tmp_path / "file" / "run")
     with pytest.raises(UsageError, match=r"cannot prepare digits in .*file/data.* FAIRKD_DATA"):
         train(make_config(data__directory=str(tmp_path / "file" / "data")), tmp_path / "run")
+
+
+def test_a_folder_takes_one_process_at_a_time(make_config, tmp_path):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(UsageError, match="another process is training in"):
+        train(make_config(), tmp_path, devices=ONE)
+    os.close(folder)
+
+
+def test_data_that_a_run_cannot_use_are_refused_before_a_teacher_is_trained(
+    make_config, tmp_path, monkeypatch
+):
+    real = experiment.open_data
+
+    def without(config):
+        dataset = real(config)
+        del dataset.info.num_examples["test"]
+        return dataset
+
+    monkeypatch.setattr(experiment, "open_data", without)
+    with pytest.raises(UsageError, match="digits has no images in test, which a run needs"):
+        train(make_config(rkd_adv), tmp_path / "run", devices=ONE)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage", ["state emptied", "item absent", "stray step", "no folder", "scores"])
+def test_a_damaged_checkpoint_is_one_line(finished, make_config, tmp_path, damage):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    checkpoints = run / "checkpoints"
+    if damage == "state emptied":
+        for file in (checkpoints / "last" / "8" / "state").rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+    elif damage == "item absent":
+        shutil.rmtree(checkpoints / "last" / "8" / "state")
+    elif damage == "stray step":
+        (checkpoints / "last" / "9").mkdir()
+    elif damage == "no folder":
+        shutil.rmtree(checkpoints)
+        checkpoints.write_text("")
+    else:
+        (checkpoints / "best" / str(Checkpoints(run).best_step()) / "scores" / "metadata").write_text("{")
+    with pytest.raises(UsageError, match=r"checkpoint.* or choose another --workdir") as error:
+        train(make_config(epochs=3), run, devices=ONE)
+    assert "\n" not in str(error.value)
+
+
+def test_the_best_checkpoint_is_never_ahead_of_the_last(make_config, tmp_path, monkeypatch):
+    """Else a run that goes on with another schedule could keep a student that it never had."""
+    reads = itertools.count(1)
+
+    def read(tree):
+        if next(reads) == 7:
+            raise MemoryError  # as sudden as a kill: nothing is saved on the way out
+        return jax.device_get(tree)
+
+    monkeypatch.setattr(loop, "read_from_device", read)
+    with pytest.raises(MemoryError):
+        train(make_config(checkpoint_every_steps=100), tmp_path / "run", devices=ONE)
+    checkpoints = Checkpoints(tmp_path / "run")
+    assert checkpoints.best_step() == checkpoints.last_step() > 0
 
 
 def test_a_baseline_needs_an_adversary(make_config):

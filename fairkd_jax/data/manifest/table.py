@@ -154,3 +154,8 @@ def _check_repeats(manifest: Path, table: Table) -> None:
                 f"{manifest}, row {row}: {path} is in {split} and, in row {earlier}, in {other};"
                 " keep it in one split"
             )
+        if earlier != row and split != "train":
+            raise UsageError(
+                f"{manifest}, row {row}: {path} is in row {earlier} already, and would be measured"
+                " twice; keep one of them"
+            )

@@ -1,0 +1,189 @@
+"""Every method trains: from its config, on digits, for a few epochs; and one that a user has written."""
+
+import importlib
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from configs import ckd_adv, dkd, kdpp, teacher
+from fairkd_jax.errors import UsageError
+from fairkd_jax.objectives import OBJECTIVES, create_objective
+from fairkd_jax.training import class_means, evaluate_run, experiment, train, write_class_means
+from fairkd_jax.training.config import make_optimizers, resolved
+from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.workdir import read_config
+
+ROOT = Path(__file__).parents[2]
+ONE = jax.devices()[:1]
+# Each config's own term, without those of the config that it starts from.
+ADDED = {
+    "student": ("cross_entropy",),
+    "ckd": ("ckd",),
+    "rkd": ("rkd_distance", "rkd_angle"),
+    "ctkd": ("ctkd",),
+    "kdpp": ("ckd", "kdpp"),
+    "dkd": ("dkd",),
+    "dist": ("dist",),
+    "lskd": ("ckd",),
+}
+
+
+@pytest.fixture(scope="module")
+def taught(make_config, tmp_path_factory):
+    """A teacher that is worth learning from, of another width than the student."""
+    workdir = tmp_path_factory.mktemp("runs") / "teacher"
+    config = make_config(teacher, epochs=6, batch_size=64)
+    config.student.architecture = "efficientnet_mini"
+    train(config, workdir, devices=ONE)
+    return workdir
+
+
+def run(config, taught, workdir):
+    config.teacher.checkpoint, config.teacher.architecture = str(taught), "efficientnet_mini"
+    config.batch_size, config.log_every_steps, config.epochs = 64, 1, 3
+    train(config, workdir, devices=ONE)
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def values(lines, key):
+    return np.array([line[key] for line in lines if key in line])
+
+
+@pytest.mark.parametrize("name", [*ADDED, *(f"{name}_adv" for name in ADDED if name != "student")])
+def test_the_loss_that_a_config_adds_falls(name, make_config, taught, tmp_path):
+    config = make_config(importlib.import_module(f"configs.{name}"))
+    config.adversary.warmup = 0.5
+    lines = run(config, taught, tmp_path / "run")
+    for term in ADDED[name.removesuffix("_adv")]:
+        losses = values(lines, f"{term}/loss")
+        assert losses[-5:].mean() < 0.9 * losses[:5].mean(), term
+    if name.endswith("_adv"):
+        learning = values(lines, "adversary/strength") == 0
+        losses = values(lines, "adversary/loss")[learning]
+        assert losses[-5:].mean() < losses[:5].mean()
+    if name.startswith("ctkd"):
+        assert values(lines, "ctkd/temperature")[0] == pytest.approx(15.6212, abs=1e-3)
+
+
+def test_class_means_are_the_teachers_and_kept_with_its_hash(make_config, taught, tmp_path):
+    shutil.copytree(taught, tmp_path / "teacher")
+    path = tmp_path / "teacher" / class_means.FILE_NAME
+    path.unlink(missing_ok=True)
+    found = write_class_means(tmp_path / "teacher", devices=ONE)
+    config = make_config(teacher)
+    dataset = experiment.open_data(config)
+    split = dataset.split("train")
+    # The same without batches: on digits nothing is drawn at random.
+    images = split.images()
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    module, variables = loaded(tmp_path / "teacher")
+    embedding = np.float64(module.apply(variables, np.float32((images / 255 - mean) / std)).embedding)
+    expected = np.array([embedding[split.labels == c].mean(axis=0) for c in range(10)])
+    np.testing.assert_allclose(found.means, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_array_equal(found.counts, np.bincount(split.labels))
+    with np.load(path, allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["means"], found.means)
+        assert str(arrays["teacher"]) == found.teacher
+    # On eight devices the same; and what is there is read, not computed.
+    again = write_class_means(tmp_path / "teacher", overwrite=True)
+    np.testing.assert_allclose(again.means, found.means, atol=1e-5 * np.abs(found.means).max())
+    before = path.stat().st_mtime_ns
+    write_class_means(tmp_path / "teacher", devices=ONE)
+    assert path.stat().st_mtime_ns == before
+
+
+def loaded(workdir):
+    config, task = read_config(workdir)
+    trained = experiment.load_trained(workdir, config, task, which="best", mesh=make_mesh(ONE))
+    return trained.module, trained.variables
+
+
+@pytest.mark.parametrize("fault", ["another teacher", "other classes", "not finite", "damaged"])
+def test_wrong_class_means_are_refused(make_config, taught, tmp_path, fault):
+    shutil.copytree(taught, tmp_path / "teacher")
+    path = tmp_path / "teacher" / class_means.FILE_NAME
+    path.unlink(missing_ok=True)
+    found = write_class_means(tmp_path / "teacher", devices=ONE)
+    if fault == "another teacher":
+        class_means.save(path, found._replace(teacher="0" * 16))
+    elif fault == "other classes":
+        class_means.save(path, found._replace(class_names=found.class_names[::-1]))
+    elif fault == "not finite":
+        class_means.save(path, found._replace(means=found.means * np.nan))
+    else:
+        path.write_bytes(b"PK")
+    with pytest.raises(
+        UsageError, match=r"class_means\.npz.*delete it, and it will be computed anew"
+    ) as error:
+        run(make_config(kdpp), tmp_path / "teacher", tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_without_training_images_is_named_before_the_teacher_trains(
+    make_config, tmp_path, monkeypatch
+):
+    real = experiment.open_data
+
+    def without_threes(config):
+        dataset = real(config)
+        split = dataset.split("train")
+        split.labels = np.where(split.labels == 3, 4, split.labels)
+        return dataset
+
+    monkeypatch.setattr(experiment, "open_data", without_threes)
+    with pytest.raises(UsageError, match="a class without training images: 3; take it out"):
+        train(make_config(kdpp), tmp_path / "run", devices=ONE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_dkd_refuses_two_classes_before_a_teacher_trains(make_config):
+    info = SimpleNamespace(name="two", class_names=("a", "b"), group_names=("g", "h"))
+    info.num_examples = {"train": 4, "val": 4, "test": 4}
+    dataset = SimpleNamespace(info=info, split=lambda name: SimpleNamespace(counts=np.ones((2, 2))))
+    with pytest.raises(UsageError, match="2 are too few"):
+        experiment.check_task(make_config(dkd), dataset)
+
+
+def test_the_decay_of_ctkds_temperature_is_an_option(make_config):
+    config = make_config(ckd_adv)
+    moved = {}
+    for decay in (True, False):
+        config.ctkd.decay = decay
+        optimizer = make_optimizers(config, lambda step: 0.1)["ctkd"]
+        params = {"temperature": np.float32(2.0)}
+        updates, _ = optimizer.update({"temperature": np.float32(0.0)}, optimizer.init(params), params)
+        moved[decay] = float(updates["temperature"])
+    assert moved[False] == 0
+    assert moved[True] == pytest.approx(-0.1 * config.optimizer.weight_decay * 2.0, rel=1e-5)
+
+
+def test_the_method_of_the_manual_works(make_config, taught, tmp_path):
+    """docs/your_own_method.md: its example is trained with, and its run evaluated without it."""
+    text = (ROOT / "docs" / "your_own_method.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "similarity.py").write_text(code)
+    spec = importlib.util.spec_from_file_location("similarity", tmp_path / "similarity.py")
+    module = importlib.util.module_from_spec(spec)
+    known = dict(OBJECTIVES)
+    try:
+        spec.loader.exec_module(module)
+        assert set(OBJECTIVES) - set(known) == {"similarity"}
+        config = make_config(module)
+        config.lock()
+        assert resolved(config).objectives == ("cross_entropy", "similarity")
+        with config.unlocked():
+            losses = values(run(config, taught, tmp_path / "run"), "similarity/loss")
+        assert losses[-5:].mean() < 0.9 * losses[:5].mean()
+        assert create_objective("similarity").uses_teacher
+    finally:
+        OBJECTIVES.clear()
+        OBJECTIVES.update(known)
+    evaluation = evaluate_run(tmp_path / "run", split="val", devices=ONE)
+    assert {"teacher", "student", "inflation"} <= evaluation.keys()
