@@ -12,8 +12,12 @@ import jax.numpy as jnp
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives.base import Inputs, Metrics, Objective, at_least_float32, stateless
-from fairkd_jax.ops.geometry import inverse_lengths, pairwise_distances, robust_gram
+from fairkd_jax.ops.geometry import inverse_lengths, pairwise_distances, robust_gram, squared_distances
 from fairkd_jax.types import Tree
+
+# How many anchors of the angle loss are worked on at a time. Value and gradient of the loop at batch 128 on two
+# cores: 49 ms with 1, 5.4 with 2, 4.6 with 4 and 8, 5.5 with 16; its memory grows by 0.25 MiB with each.
+ANCHORS = 4
 
 
 def _huber(x: jax.Array) -> jax.Array:
@@ -70,12 +74,19 @@ def distance_loss(
     return jnp.sum(jnp.where(valid_bb, loss_bb, 0.0)) / jnp.maximum(pairs, 1.0)
 
 
+def _relations(emb_bd: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What cosines are made of: inner products and inverse distances, each [B, B]."""
+    squared_bb = squared_distances(emb_bd)
+    gram_bb = robust_gram(emb_bd, squared_bb)
+    return gram_bb, inverse_lengths(squared_bb, gram_bb)
+
+
 def angle_loss(
     student_embedding: jax.Array, teacher_embedding: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
     """Mean Huber loss between the two models' cosines of the angle at i in each triple i, j, k (equation 9).
 
-    The cosines are built from inner products, one anchor i at a time, and built again in the backward pass:
+    The cosines are built from inner products, a few anchors i at a time, and built again in the backward pass:
     the [B, B, B] tensor never exists.
 
     Args:
@@ -90,8 +101,7 @@ def angle_loss(
       UsageError: B < 3.
     """
     student, teacher, valid_b = _prepare(student_embedding, teacher_embedding, mask, 3)
-    grams = [robust_gram(emb) for emb in (student, teacher)]
-    parts = [(g, inverse_lengths(emb, g)) for emb, g in zip((student, teacher), grams, strict=True)]
+    parts = [_relations(student), _relations(teacher)]
     valid_bb = valid_b[:, None] & valid_b[None, :]
 
     def cosines(part: tuple[jax.Array, jax.Array], i: jax.Array) -> jax.Array:
@@ -106,7 +116,8 @@ def angle_loss(
         return jnp.sum(jnp.where(valid_bb & valid_b[i], loss_bb, 0.0))
 
     triples = jnp.sum(valid_b, dtype=student.dtype) ** 3
-    return jnp.sum(jax.lax.map(anchor, jnp.arange(valid_b.shape[0]))) / jnp.maximum(triples, 1.0)
+    losses_b = jax.lax.map(anchor, jnp.arange(valid_b.shape[0]), batch_size=ANCHORS)
+    return jnp.sum(losses_b) / jnp.maximum(triples, 1.0)
 
 
 def _unit_rows(emb_bd: jax.Array) -> jax.Array:

@@ -308,3 +308,38 @@ def test_cross_entropy_equals_the_reference(smoothing):
 def test_bad_options_are_refused(name, options, message):
     with pytest.raises(UsageError, match=message):
         create_objective(name, **options)
+
+
+def gram_angles(s, t):
+    """The whole [B, B, B] tensor at once, from inner products: the form without chunks."""
+
+    def cosines(e):
+        gram = jnp.matmul(e, e.T, precision="highest")
+        squares = jnp.diagonal(gram)
+        squared = squares[:, None] + squares[None, :] - 2 * gram
+        apart = ~jnp.eye(len(e), dtype=bool)
+        inverse = jnp.where(apart, 1 / jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+        products = gram[None] - gram[:, :, None] - gram[:, None, :] + squares[:, None, None]
+        return products * inverse[:, :, None] * inverse[:, None, :]
+
+    x = jnp.abs(cosines(s) - cosines(t))
+    return jnp.where(x < 1, 0.5 * x**2, x - 0.5).mean()
+
+
+def test_the_angle_takes_little_memory_and_equals_the_form_without_chunks():
+    s, t = (jnp.float32(e) for e in make("plain", 128, (1280, 1536)))
+    chunked, whole = (
+        jax.jit(jax.value_and_grad(loss)).lower(s, t).compile() for loss in (rkd.angle_loss, gram_angles)
+    )
+    assert chunked.memory_analysis().temp_size_in_bytes <= 8 * 2**20
+    assert whole.memory_analysis().temp_size_in_bytes > 30 * 2**20
+    (value, gradient), (expected, slope) = chunked(s, t), whole(s, t)
+    np.testing.assert_allclose(value, expected, rtol=2e-5)
+    assert np.abs(gradient - slope).max() <= 2e-5 * np.abs(slope).max()
+
+
+def test_any_batch_size_splits_into_chunks_of_anchors():
+    for batch in (3, 5, 8, 9):
+        s, t = make("plain", batch)
+        value = rkd.angle_loss(jnp.float32(s), jnp.float32(t))
+        np.testing.assert_allclose(value, angle_reference(s, t, np.ones(batch)), rtol=2e-5)
