@@ -15,8 +15,8 @@ from fairkd_jax.objectives.base import Inputs, Metrics, Objective, at_least_floa
 from fairkd_jax.ops.geometry import inverse_lengths, pairwise_distances, robust_gram, squared_distances
 from fairkd_jax.types import Tree
 
-# How many anchors of the angle loss are worked on at a time. Value and gradient of the loop at batch 128 on two
-# cores: 49 ms with 1, 5.4 with 2, 4.6 with 4 and 8, 5.5 with 16; its memory grows by 0.25 MiB with each.
+# How many anchors of the angle loss are worked on at a time. Value and gradient of the loop at batch 128, on
+# two cores: 49 ms with 1, 5.4 with 2, 4.6 with 4 and 8, 5.5 with 16; its memory grows by 0.25 MiB with each.
 ANCHORS = 4
 
 
@@ -86,8 +86,8 @@ def angle_loss(
 ) -> jax.Array:
     """Mean Huber loss between the two models' cosines of the angle at i in each triple i, j, k (equation 9).
 
-    The cosines are built from inner products, a few anchors i at a time, and built again in the backward pass:
-    the [B, B, B] tensor never exists.
+    The cosines are built from inner products, a few anchors i at a time, and built again in the backward
+    pass: the [B, B, B] tensor never exists.
 
     Args:
       student_embedding: float [B, D].
