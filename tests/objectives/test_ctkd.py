@@ -129,7 +129,7 @@ def test_the_instance_variant_starts_like_the_global_one_and_reaches_no_model():
         )
 
 
-def trajectory(sign, steps=600):
+def trajectory(sign, steps):
     """Temperatures while logits and the parameter descend the loss, the parameter's gradient times -sign."""
     rng = np.random.default_rng(0)
     # Of a trained teacher: one class far above the others.
@@ -149,12 +149,12 @@ def trajectory(sign, steps=600):
 
 
 def test_the_temperature_falls_and_settles_and_climbs_without_the_reversal():
-    against = trajectory(1.0)
+    against = trajectory(1.0, 600)
     assert against[0] == pytest.approx(15.6212, abs=1e-3)
     assert against.max() < 15.7
     assert against[-1] < 4
     assert np.ptp(against[-100:]) < 0.1 * (against[0] - against[-1])
-    assert trajectory(-1.0)[-1] > 19.5
+    assert trajectory(-1.0, 3000)[-1] > 20
 
 
 @pytest.mark.parametrize(
