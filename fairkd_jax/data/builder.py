@@ -81,13 +81,15 @@ class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         config = self.builder_config
         self.data_path.joinpath(REPORT_NAME).write_text(json.dumps(config.report, indent=1))
         for split, examples in config.examples.items():
+            columns: dict[str, Any] = {
+                name: np.array([example.attributes[name] for example in examples], np.int32)
+                for name in config.attributes
+            }
+            columns["ids"] = np.array([example.id for example in examples], dtype=np.str_)
+            columns["labels"] = np.array([example.label for example in examples], np.int32)
+            columns["groups"] = np.array([example.group for example in examples], np.int32)
             with self.data_path.joinpath(table_name(split)).open("wb") as stream:
-                np.savez_compressed(
-                    stream,
-                    ids=np.array([example.id for example in examples], dtype=np.str_),
-                    labels=np.array([example.label for example in examples], np.int32),
-                    groups=np.array([example.group for example in examples], np.int32),
-                )
+                np.savez_compressed(stream, **columns)
         return {split: self._generate_examples(split) for split in config.examples}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -9,9 +9,15 @@ from fairkd_jax.data.images import RESIZE_MODES
 from fairkd_jax.data.manifest.plan import plan as manifest
 from fairkd_jax.data.plan import Plan
 from fairkd_jax.data.utkface.plan import plan as utkface
+from fairkd_jax.data.wider_attribute.plan import plan as wider_attribute
 from fairkd_jax.errors import UsageError
 
-DATASETS: dict[str, Callable[..., Plan]] = {"digits": digits, "manifest": manifest, "utkface": utkface}
+DATASETS: dict[str, Callable[..., Plan]] = {
+    "digits": digits,
+    "manifest": manifest,
+    "utkface": utkface,
+    "wider_attribute": wider_attribute,
+}
 MAX_SIZE = 4096
 _COMMON = ("source", "size", "resize")
 

@@ -7,11 +7,14 @@ description), `preparation.json` and one `table_<split>.npz` per split: ids, lab
 import json
 import os
 import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from fairkd_jax.data.plan import Plan
+import numpy as np
+
+from fairkd_jax.data.plan import Plan, Table
 from fairkd_jax.errors import UsageError, reading
 
 VERSION = "1.0.0"
@@ -30,8 +33,20 @@ def default_directory() -> Path:
     return Path(os.environ.get("FAIRKD_DATA") or "~/.cache/fairkd_jax/datasets").expanduser()
 
 
+def read_table(folder: Path, splits: Iterable[str]) -> Table:
+    """Reads what is known of all images of some stored splits, one split after the other."""
+    parts = []
+    for split in splits:
+        with np.load(folder / table_name(split), allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in arrays.files}
+        parts.append(columns | {"splits": np.full(len(columns["ids"]), split, dtype="<U5")})
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    known = {name: joined.pop(name) for name in ("ids", "splits", "labels", "groups")}
+    return Table(**known, attributes=joined)
+
+
 def table_name(split: str) -> str:
-    """Returns the name of the file with ids, labels and groups of a split."""
+    """Returns the name of the file with ids, labels, groups and further integers of a split."""
     return f"table_{split}.npz"
 
 

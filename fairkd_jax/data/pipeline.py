@@ -1,7 +1,7 @@
 """Opens data sets and makes batches that depend on the seed and the step alone."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import grain
 import numpy as np
 
 from fairkd_jax.data.catalog import DATASETS, make_plan
-from fairkd_jax.data.layout import default_directory, usable
+from fairkd_jax.data.layout import default_directory, read_table, usable
+from fairkd_jax.data.plan import SPLITS, Table
 from fairkd_jax.data.prepare import prepare
 from fairkd_jax.data.split import CACHE_MODES, Split
 from fairkd_jax.errors import UsageError
@@ -57,11 +58,17 @@ class Dataset:
       info: what it holds.
     """
 
-    def __init__(self, builder: Any, info: DatasetInfo, *, cache: str) -> None:
-        """Wraps a tfds builder whose data is prepared; see `open_dataset`."""
+    def __init__(self, builder: Any, info: DatasetInfo, table: Table, *, cache: str) -> None:
+        """Wraps a tfds builder whose data is prepared; see `open_dataset`.
+
+        Args:
+          builder: of the stored data.
+          info: what it holds.
+          table: of all stored images, one stored split after the other, with the splits they are used in.
+          cache: see `Split`.
+        """
         self.info = info
-        self._builder = builder
-        self._cache = cache
+        self._builder, self._table, self._cache = builder, table, cache
         self._splits: dict[str, Split] = {}
 
     def split(self, name: str) -> Split:
@@ -78,13 +85,42 @@ class Dataset:
         return self._splits[name]
 
     def _open(self, name: str) -> Split:
-        import tensorflow_datasets as tfds
-
+        rows = np.flatnonzero(self._table.splits == name)
         shape = (len(self.info.group_names), len(self.info.class_names))
         folder = Path(self.info.directory)
         with usable(folder):
-            records = self._builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})
-            return Split(records, folder, name, size=self.info.size, shape=shape, cache=self._cache)
+            records = _Records(self._builder, rows)
+        table = self._table.rows(rows)
+        return Split(records, table, folder, name, size=self.info.size, shape=shape, cache=self._cache)
+
+
+class _Records(Sequence[dict]):
+    """Some of all stored images, counted through the stored splits one after the other."""
+
+    def __init__(self, builder: Any, rows: np.ndarray) -> None:
+        import tensorflow_datasets as tfds
+
+        stored = builder.info.splits
+        self._ends = np.cumsum([stored[name].num_examples for name in _stored_splits(builder)])
+        self._rows = rows
+        used = np.unique(np.searchsorted(self._ends, rows, side="right"))
+        names = _stored_splits(builder)
+        self._sources = {
+            part: builder.as_data_source(names[part], decoders={"image": tfds.decode.SkipDecoding()})
+            for part in used.tolist()
+        }
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        row = self._rows[index]
+        part = int(np.searchsorted(self._ends, row, side="right"))
+        return self._sources[part][int(row - (self._ends[part - 1] if part else 0))]
+
+
+def _stored_splits(builder: Any) -> list[str]:
+    return [name for name in SPLITS if name in builder.info.splits]
 
 
 def open_dataset(
@@ -122,9 +158,13 @@ def open_dataset(
 
     with usable(folder):
         builder = tfds.builder_from_directory(folder)
-        counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+        table = read_table(folder, _stored_splits(builder))
+    if plan.view is not None:
+        table = plan.view(table)
+    found = {split: int(np.sum(table.splits == split)) for split in SPLITS}
+    counts = {split: count for split, count in found.items() if count}
     info = DatasetInfo(name, plan.class_names, plan.group_names, size, counts, str(folder))
-    return Dataset(builder, info, cache=cache)
+    return Dataset(builder, info, table, cache=cache)
 
 
 def train_batches(

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 SPLITS = ("train", "val", "test")
 
 
@@ -46,6 +48,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Table:
+    """What is known of stored images besides their pixels; a row each, all of the same length.
+
+    Attributes:
+      ids: the published file names, or the paths written in the manifest.
+      splits: items of SPLITS.
+      labels: int32, indices into the class names.
+      groups: int32, indices into the group names, -1 = unknown.
+      attributes: name -> int32, the further integers.
+    """
+
+    ids: np.ndarray
+    splits: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def rows(self, indices: np.ndarray) -> "Table":
+        """The table of some rows, in the given order."""
+        attributes = {name: values[indices] for name, values in self.attributes.items()}
+        return Table(
+            self.ids[indices], self.splits[indices], self.labels[indices], self.groups[indices], attributes
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that decides what is stored, and the way to the source.
 
@@ -62,6 +90,8 @@ class Plan:
       entries: lists the source in its own order.
       attributes: names of the further integers of each example.
       sort_by_id: store in the order of the ids rather than of the source.
+      view: what becomes of the stored table when it is opened: other splits and groups for the same rows, by
+        rules that can change without preparing again; None where it is used as it was stored.
     """
 
     name: str
@@ -76,6 +106,7 @@ class Plan:
     entries: Callable[[], Iterator[Entry]]
     attributes: tuple[str, ...] = ()
     sort_by_id: bool = False
+    view: Callable[[Table], Table] | None = None
 
     @property
     def config_name(self) -> str:

@@ -23,7 +23,7 @@ class RawFile:
     """An image file, not yet decoded.
 
     Attributes:
-      name: the base name.
+      name: the base name, or the whole name in its archive.
       stamp: changes when the file does.
       size: bytes.
       load: returns the bytes.
@@ -71,11 +71,15 @@ def folder_files(folder: Path) -> list[RawFile]:
     return files
 
 
-def archive_files(path: Path) -> Iterator[RawFile]:
+def archive_files(path: Path, *, base_names: bool = True) -> Iterator[RawFile]:
     """Reads the images of a tar archive (plain, gz, bz2 or xz) one after the other.
 
-    Only base names are used, so no name can point outside. The bytes of a member stay in memory for as long
-    as its `RawFile` lives.
+    Nothing is written to disk, so no name can do harm. The bytes of a member stay in memory for as long as
+    its `RawFile` lives.
+
+    Args:
+      path: of the archive.
+      base_names: whether a file is called by the last part of its name alone.
 
     Raises:
       UsageError: the archive is no tar archive, is damaged or cut short, or unpacks to more than
@@ -92,7 +96,7 @@ def archive_files(path: Path) -> Iterator[RawFile]:
                     )
                 name = PurePosixPath(member.name).name
                 if member.isreg() and is_image_name(name):
-                    yield _member_file(archive, member, name)
+                    yield _member_file(archive, member, name if base_names else member.name)
             _check_end(archive)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         reason = printable(str(error).partition("\n")[0] or type(error).__name__)

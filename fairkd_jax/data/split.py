@@ -11,8 +11,9 @@ import numpy as np
 from absl import logging
 
 from fairkd_jax.data.images import decode_png
-from fairkd_jax.data.layout import table_name, usable
+from fairkd_jax.data.layout import usable
 from fairkd_jax.data.memory import available_bytes
+from fairkd_jax.data.plan import Table
 from fairkd_jax.errors import UsageError
 
 CACHE_MODES = ("auto", "host", "none")
@@ -34,6 +35,7 @@ class Split:
     def __init__(
         self,
         records: Sequence[dict],
+        table: Table,
         folder: Path,
         name: str,
         *,
@@ -44,18 +46,17 @@ class Split:
         """Opens a split.
 
         Args:
-          records: random access to dicts whose "image" is the bytes of a PNG file.
-          folder: the prepared data, which holds the split's table.
+          records: random access to dicts whose "image" is the bytes of an image file.
+          table: what is known of each, in the same order.
+          folder: the prepared data that they are from.
           name: of the split.
           size: side of the images in pixels.
           shape: (number of groups, number of classes).
           cache: "host" decodes everything once, when first needed; "none" decodes on access; "auto" is "host"
             where the images take less than a quarter of the memory that is free.
         """
-        with np.load(folder / table_name(name), allow_pickle=False) as table:
-            self.ids: list[str] = table["ids"].tolist()
-            self.labels: np.ndarray = table["labels"]
-            self.groups: np.ndarray = table["groups"]
+        self.ids: list[str] = table.ids.tolist()
+        self.labels, self.groups = table.labels, table.groups
         self.name = name
         self.counts = np.zeros(shape, np.int64)
         known = self.groups >= 0
