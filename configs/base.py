@@ -1,7 +1,7 @@
 """Every key of a run, with its type and meaning. The other files here change a few of them.
 
 A preset, written behind a colon (`--config configs/rkd_adv.py:utkface`), fits data, models and schedule to
-one another: none = digits, which need no download; `utkface`; `manifest`, your own images.
+one another: none = digits, which need no download; `utkface`; `wider`; `manifest`, your own images.
 """
 
 from ml_collections import ConfigDict
@@ -127,7 +127,7 @@ def _add_optimizer(config: ConfigDict) -> None:
 
 def _add_data(config: ConfigDict) -> None:
     config.data = ConfigDict()
-    config.data.name = "digits"  # digits, utkface, manifest
+    config.data.name = "digits"  # digits, utkface, wider_attribute, manifest
     config.data.source = ""  # folder, archive or manifest; empty: where the data set is looked for by itself
     config.data.directory = ""  # of prepared data; empty: $FAIRKD_DATA or ~/.cache/fairkd_jax/datasets
     config.data.seed = 0  # of the order and the augmentation
@@ -143,6 +143,12 @@ def _add_data(config: ConfigDict) -> None:
     config.data.utkface = ConfigDict()
     config.data.utkface.target = "age_group"  # age_group, race or gender
     config.data.utkface.protected = "gender"
+    config.data.wider_attribute = ConfigDict()
+    # An image's group from its persons: "majority" (unknown at a tie), or "fraction" (male from a half on).
+    config.data.wider_attribute.group_rule = "majority"
+    # "official", or "capstone": half of the test images join train, a tenth of which validates.
+    config.data.wider_attribute.split_rule = "official"
+    config.data.wider_attribute.split_seed = 0  # of "capstone"
     config.data.manifest = ConfigDict()
     config.data.manifest.class_names = ()  # in the wanted order; empty: sorted
     config.data.manifest.group_names = ()
@@ -184,4 +190,23 @@ def _manifest(config: ConfigDict) -> None:
     config.data.name = "manifest"
 
 
-PRESETS = {"": _digits, "utkface": _utkface, "manifest": _manifest}
+def _wider(config: ConfigDict) -> None:
+    """WIDER Attribute at 224 pixels, EfficientNet-B3 to B0, for an accelerator or several."""
+    config.batch_size = 128
+    config.epochs = 15
+    config.teacher.epochs = 10
+    config.teacher.architecture, config.student.architecture = "efficientnet_b3", "efficientnet_b0"
+    config.teacher.dtype = config.student.dtype = "bfloat16"
+    config.optimizer.learning_rate = config.teacher.learning_rate = 1e-3
+    config.optimizer.weight_decay = 1e-5
+    config.data.name = "wider_attribute"
+    config.data.size = 256
+    config.data.image_size = 224
+    config.augment.crop_scale = 0.5
+    config.augment.flip = True
+    config.augment.brightness = 0.2
+    config.augment.contrast = 0.2
+    config.augment.saturation = 0.2
+
+
+PRESETS = {"": _digits, "utkface": _utkface, "manifest": _manifest, "wider": _wider}

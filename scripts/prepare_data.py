@@ -11,10 +11,11 @@ from pathlib import Path
 from fairkd_jax.data.layout import read_report
 from fairkd_jax.data.pipeline import DATASETS, Dataset, default_directory, open_dataset
 from fairkd_jax.data.prepare import skipped_lines
+from fairkd_jax.data.wider_attribute.rules import GROUP_RULES, SPLIT_RULES
 from fairkd_jax.errors import UsageError
 
 # `data.size` of the presets in configs/base.py: what is prepared here is found by a training there.
-PRESET_SIZES = {"digits": 32, "utkface": 80, "manifest": 80}
+PRESET_SIZES = {"digits": 32, "utkface": 80, "wider_attribute": 256, "manifest": 80}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{option}", help="utkface: age_group, gender or race")
     for option in ("class_names", "group_names"):
         parser.add_argument(f"--{option}", nargs="+", help="manifest: the names in their order")
+    for option, known in (("group_rule", GROUP_RULES), ("split_rule", SPLIT_RULES)):
+        parser.add_argument(f"--{option}", help=f"wider_attribute: {' or '.join(known)}")
+    parser.add_argument("--split_seed", type=int, help="wider_attribute, capstone")
     for option, kind in (("skew", float), ("seed", int), ("noise", float)):
         parser.add_argument(f"--{option}", type=kind, help="digits")
     options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
