@@ -134,7 +134,8 @@ def _add_data(config: ConfigDict) -> None:
     config.data.size = 32  # pixels of the side at which images are stored
     config.data.resize = "squash"  # to a square: "squash", or "pad", which keeps the aspect
     config.data.image_size = 32  # pixels of the side that the models see
-    config.data.cache = "auto"  # decoded images in memory: "host", "none", or "auto": host where they fit
+    # Where decoded images are kept: "device", "host", "none", or "auto": the first of these where they fit.
+    config.data.cache = "auto"
     config.data.max_bad_fraction = 0.01  # of files that may be unreadable or malformed
     config.data.digits = ConfigDict()
     config.data.digits.skew = 0.9  # share of the dominant tint within a class

@@ -1,6 +1,8 @@
-"""How much memory this process may still take."""
+"""How much memory this process, or a device, may still take."""
 
 from pathlib import Path
+
+import jax
 
 
 def available_bytes(root: Path = Path("/")) -> int:
@@ -24,3 +26,15 @@ def available_bytes(root: Path = Path("/")) -> int:
         except (OSError, ValueError):  # another version of control groups, or "max": no limit
             continue
     return max(0, free)
+
+
+def available_device_bytes() -> int:
+    """Returns the bytes that are free on the fullest of this process's accelerators; 0 on a CPU.
+
+    A CPU has no memory beside the host's, so that nothing is gained by a copy there.
+    """
+    free = []
+    for device in jax.local_devices():
+        stats = None if device.platform == "cpu" else device.memory_stats()
+        free.append(stats["bytes_limit"] - stats["bytes_in_use"] if stats else 0)
+    return max(0, min(free))

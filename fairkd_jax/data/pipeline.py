@@ -175,6 +175,7 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    with_images: bool = True,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields full batches for ever, shuffled anew in each epoch.
 
@@ -189,6 +190,7 @@ def train_batches(
       start_step: the first step to yield.
       process_index: which slice of each batch to yield.
       process_count: number of slices.
+      with_images: whether a batch holds its images; where they are on the device, its indices are enough.
 
     Returns:
       An iterator of dicts: image uint8 [b, S, S, 3]; label, group, index int32 [b]; mask float32 [b], ones;
@@ -209,7 +211,9 @@ def train_batches(
     steps = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().batch(batch_size)
     first = process_index * local
     return _prefetched(
-        steps[start_step:].map(lambda indices: _batch(split, indices[first : first + local], local))
+        steps[start_step:].map(
+            lambda indices: _batch(split, indices[first : first + local], local, with_images)
+        )
     )
 
 
@@ -252,11 +256,13 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _batch(split: Split, indices: np.ndarray, size: int) -> dict[str, np.ndarray]:
+def _batch(split: Split, indices: np.ndarray, size: int, with_images: bool = True) -> dict[str, np.ndarray]:
     padding = (0, size - len(indices))
-    images = split.images(indices)
-    return {
-        "image": np.pad(images, (padding, (0, 0), (0, 0), (0, 0))) if padding[1] else images,
+    batch = {}
+    if with_images:
+        images = split.images(indices)
+        batch["image"] = np.pad(images, (padding, (0, 0), (0, 0), (0, 0))) if padding[1] else images
+    return batch | {
         "label": np.pad(split.labels[indices], padding),
         "group": np.pad(split.groups[indices], padding, constant_values=-1),
         "index": np.pad(indices.astype(np.int32), padding, constant_values=-1),

@@ -12,12 +12,12 @@ from absl import logging
 
 from fairkd_jax.data.images import decode_png
 from fairkd_jax.data.layout import usable
-from fairkd_jax.data.memory import available_bytes
+from fairkd_jax.data.memory import available_bytes, available_device_bytes
 from fairkd_jax.data.plan import Table
 from fairkd_jax.errors import UsageError
 
-CACHE_MODES = ("auto", "host", "none")
-_SHARE_OF_MEMORY = 0.25
+CACHE_MODES = ("auto", "device", "host", "none")
+_SHARE_OF_MEMORY = 0.25  # of what is free
 
 
 class Split:
@@ -29,7 +29,8 @@ class Split:
       labels: int32 [N].
       groups: int32 [N], -1 = unknown.
       counts: int64 [G, C], number of examples by known group and label.
-      cached: whether the images stay decoded in host memory, from the first one asked for on.
+      cache: where the decoded images stay from the first one asked for on: "device" (a training holds them
+        there; here they are dropped once handed over), "host", or "none".
     """
 
     def __init__(
@@ -52,8 +53,8 @@ class Split:
           name: of the split.
           size: side of the images in pixels.
           shape: (number of groups, number of classes).
-          cache: "host" decodes everything once, when first needed; "none" decodes on access; "auto" is "host"
-            where the images take less than a quarter of the memory that is free.
+          cache: "device" and "host" decode everything once, when first needed; "none" decodes on access;
+            "auto" is the first of these where the images take less than a quarter of the memory that is free.
         """
         self.ids: list[str] = table.ids.tolist()
         self.labels, self.groups = table.labels, table.groups
@@ -63,8 +64,8 @@ class Split:
         np.add.at(self.counts, (self.groups[known], self.labels[known]), 1)
         self._records, self._folder = records, folder
         self._size = size
-        self.cached = self._wants_cache(cache)
-        if not self.cached:
+        self.cache = self._place(cache)
+        if self.cache == "none":
             logging.info("%s: %d images, decoded whenever they are read", name, len(self))
         self._images: np.ndarray | None = None
         self._lock = Lock()
@@ -78,15 +79,16 @@ class Split:
 
     def _cache(self) -> np.ndarray | None:
         """All images, decoded at the first call, where they are to be kept in memory."""
-        if not self.cached:
+        if self.cache == "none":
             return None
         with self._lock:
             if self._images is None:
                 logging.info(
-                    "%s: %d images, %.1f MB decoded, kept in host memory",
+                    "%s: %d images, %.1f MB decoded, kept in the memory of the %s",
                     self.name,
                     len(self),
                     self._bytes() / 1e6,
+                    self.cache,
                 )
                 self._images = self._decoded(np.arange(len(self)))
         return self._images
@@ -141,7 +143,16 @@ class Split:
                 pass
         return result
 
-    def _wants_cache(self, cache: str) -> bool:
+    def release(self) -> None:
+        """Drops the decoded images; they are decoded again if asked for."""
+        with self._lock:
+            self._images = None
+
+    def _place(self, cache: str) -> str:
         if cache not in CACHE_MODES:
             raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
-        return cache == "host" or (cache == "auto" and self._bytes() < _SHARE_OF_MEMORY * available_bytes())
+        if cache != "auto":
+            return cache
+        if self._bytes() < _SHARE_OF_MEMORY * available_device_bytes():
+            return "device"
+        return "host" if self._bytes() < _SHARE_OF_MEMORY * available_bytes() else "none"

@@ -17,7 +17,7 @@ from fairkd_jax.data.augment import augment
 from fairkd_jax.data.pipeline import Dataset, Split, default_directory, open_dataset
 from fairkd_jax.data.plan import SPLITS
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Spec
+from fairkd_jax.objectives import Metrics, Spec
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.config import (
     make_augmentation,
@@ -31,8 +31,9 @@ from fairkd_jax.training.config import (
 from fairkd_jax.training.evaluation import compile_eval_step, make_eval_step
 from fairkd_jax.training.loop import Program
 from fairkd_jax.training.sharding import check_divides, over_batch, replicate, replicated
-from fairkd_jax.training.step import init_state, make_train_step
-from fairkd_jax.types import Outputs, Tree
+from fairkd_jax.training.state import TrainState
+from fairkd_jax.training.step import Step, init_state, make_train_step
+from fairkd_jax.types import Batch, Outputs, Tree
 
 
 @dataclass(frozen=True)
@@ -171,18 +172,13 @@ def build(
         steps_per_epoch=steps_per_epoch,
         ema_decay=config.optimizer.ema_decay,
     )
-    everywhere, split = replicated(mesh), over_batch(mesh)
     eval_step = make_eval_step(student, image_size=image_size, num_groups=len(dataset.info.group_names))
     return Program(
         name=name,
         mesh=mesh,
-        init=jax.jit(init, out_shardings=everywhere),
-        step=jax.jit(
-            step,
-            donate_argnums=0,
-            in_shardings=(everywhere, everywhere, split, everywhere),
-            out_shardings=everywhere,
-        ),
+        init=jax.jit(init, out_shardings=replicated(mesh)),
+        step=_compiled_step(step, train, mesh),
+        images_on_device=train.cache == "device",
         eval_step=compile_eval_step(eval_step, mesh),
         abstract_state=_on(mesh, jax.eval_shape(init)),
         teacher_variables=teacher.variables if teacher else {},
@@ -197,6 +193,36 @@ def build(
         validate_every=max(1.0, config.eval_every_epochs * steps_per_epoch),
         checkpoint_every=config.checkpoint_every_steps,
         max_disparity=config.best.max_disparity,
+    )
+
+
+def _compiled_step(step: Step, train: Split, mesh: jax.sharding.Mesh) -> Step:
+    """Compiles the update; the training images are an argument of it where they are kept on the device.
+
+    Every device holds all of them: it then finds its part of a batch without asking another one.
+    """
+    everywhere, split = replicated(mesh), over_batch(mesh)
+    shardings = (everywhere, everywhere, split, everywhere)
+    if train.cache != "device":
+        return jax.jit(step, donate_argnums=0, in_shardings=shardings, out_shardings=everywhere)
+
+    def gathering(
+        state: TrainState,
+        teacher_variables: Tree,
+        batch: Batch,
+        weights: Mapping[str, jax.Array],
+        images: jax.Array,
+    ) -> tuple[TrainState, Metrics]:
+        batch = batch | {"image": images[batch["index"]]}
+        return step(state, teacher_variables, batch, weights)
+
+    compiled = jax.jit(
+        gathering, donate_argnums=0, in_shardings=(*shardings, everywhere), out_shardings=everywhere
+    )
+    images = replicate(train.images(), mesh)
+    train.release()
+    return lambda state, teacher_variables, batch, weights: compiled(
+        state, teacher_variables, batch, weights, images
     )
 
 

@@ -1,7 +1,8 @@
 """The loop around the compiled step: batches in, numbers out, checkpoints in between."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Program:
       mesh: the devices.
       init: makes the first state, on the mesh.
       step: the compiled update.
+      images_on_device: whether the step holds the training images, so that a batch brings its indices alone.
       eval_step: the compiled scoring of a batch.
       abstract_state: shapes, dtypes and shardings of the state.
       teacher_variables: the frozen teacher's, on the mesh; empty without one.
@@ -61,6 +63,7 @@ class Program:
     mesh: jax.sharding.Mesh
     init: Callable[[], TrainState]
     step: Step
+    images_on_device: bool
     eval_step: EvalStep
     abstract_state: TrainState
     teacher_variables: Tree
@@ -156,6 +159,14 @@ class _Run:
         )
         self._meter = Meter()
         self._pending: tuple[int, Metrics] | None = None
+        self._waited, self._reported = 0.0, time.monotonic()
+
+    def wait_for(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Takes the next batch, and notes how long it was not there yet."""
+        start = time.monotonic()
+        batch = next(batches)
+        self._waited += time.monotonic() - start
+        return batch
 
     def advance(self, batch: Mapping[str, np.ndarray]) -> None:
         """Dispatches a step, and reads the metrics of the one before it."""
@@ -179,7 +190,11 @@ class _Run:
         shown = {k: v for k, v in means.items() if k.endswith(SHOWN)}
         rate = self.progress.report(step, shown)
         learning_rate = float(self.program.learning_rate(step - 1))
-        self._write(step, means | {"learning_rate": learning_rate, "images_per_second": rate})
+        now = time.monotonic()
+        share = self._waited / max(now - self._reported, 1e-9)
+        self._waited, self._reported = 0.0, now
+        numbers = {"learning_rate": learning_rate, "images_per_second": rate, "data_wait_share": share}
+        self._write(step, means | numbers)
 
     def validate(self) -> None:
         """Validates, and keeps the student if it is the best so far."""
@@ -242,11 +257,12 @@ def fit(program: Program, workdir: Path, make_writers: Callable[[int], Sequence[
         start_step=step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        with_images=not program.images_on_device,
     )
     try:
         with StopRequest() as stop:
             while run.step < program.total_steps and stop.signal is None:
-                run.advance(next(batches))
+                run.advance(run.wait_for(batches))
                 last = run.step == program.total_steps
                 if last or run.step % program.validate_every < 1:
                     run.validate()

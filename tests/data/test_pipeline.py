@@ -159,15 +159,21 @@ def test_cache_changes_nothing_but_speed(digits, monkeypatch):
     directory = digits.info.directory.rsplit("/", 3)[0]
     uncached = open_dataset("digits", directory=directory, size=8, cache="none").split("val")
     cached = digits.split("val")
-    assert (cached.cached, uncached.cached) == (True, False)
+    assert (cached.cache, uncached.cache) == ("host", "none")
     np.testing.assert_array_equal(cached.images(), uncached.images())
     np.testing.assert_array_equal(cached[7]["image"], uncached[7]["image"])
     assert_equal(*(next(train_batches(split, batch_size=8, seed=1)) for split in (cached, uncached)))
     need = 269 * 8 * 8 * 3
-    for free, expected in ((4 * need, False), (4 * need + 4, True)):
-        monkeypatch.setattr(split_module, "available_bytes", lambda free=free: free)
+    little, enough = 4 * need, 4 * need + 4
+    for device, host, expected in (
+        (enough, enough, "device"),
+        (little, enough, "host"),
+        (little, little, "none"),
+    ):
+        monkeypatch.setattr(split_module, "available_device_bytes", lambda free=device: free)
+        monkeypatch.setattr(split_module, "available_bytes", lambda free=host: free)
         automatic = open_dataset("digits", directory=directory, size=8).split("val")
-        assert automatic.cached is expected
+        assert automatic.cache == expected
         assert automatic is not cached
     assert digits.split("val") is cached
 

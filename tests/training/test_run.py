@@ -19,6 +19,7 @@ from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.loop import rank
 
 ONE = jax.devices()[:1]
+CLOCKS = ("images_per_second", "data_wait_share")  # what a metrics line says of the time that it took
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_a_run_leaves_its_folder(finished):
     lines = lines_of(finished)
     assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8]
     assert all(math.isfinite(value) for line in lines for value in line.values())
-    assert {"loss", "cross_entropy/accuracy", "learning_rate", "images_per_second"} <= lines[0].keys()
+    assert {"loss", "cross_entropy/accuracy", "learning_rate", *CLOCKS} <= lines[0].keys()
     assert "student" in (finished / "parameters.txt").read_text()
     assert Checkpoints(finished).last_step() == 8
     best = Checkpoints(finished).best_scores()
@@ -101,7 +102,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(number, finished, make_config, tm
 
 def timeless(workdir, but):
     lines = [line for line in lines_of(workdir) if line["step"] != but]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tmp_path, monkeypatch):
@@ -342,6 +343,17 @@ def test_folders_that_hold_no_run_are_refused(make_config, tmp_path):
         train(make_config(), tmp_path / "file" / "run")
     with pytest.raises(UsageError, match=r"cannot prepare digits in .*file/data.* FAIRKD_DATA"):
         train(make_config(data__directory=str(tmp_path / "file" / "data")), tmp_path / "run")
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_images_on_the_device_in_the_host_or_neither_train_the_same(make_config, tmp_path, devices):
+    students = []
+    for cache in ("device", "host", "none"):
+        config = make_config(data__cache=cache, augment__flip=True, augment__crop_scale=0.6, epochs=1)
+        train(config, tmp_path / cache, devices=jax.devices()[:devices])
+        students.append(last_student(tmp_path / cache)[1])
+    for other in students[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), students[0], other)
 
 
 def test_a_folder_takes_one_process_at_a_time(make_config, tmp_path):
