@@ -1,10 +1,12 @@
-"""Decodes, resizes and encodes single images with PIL."""
+"""Decodes, resizes and encodes single images."""
 
 import io
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
+_ORIENTATION = 0x0112  # of EXIF
 RESIZE_MODES = ("squash", "pad")
 
 
@@ -34,11 +36,26 @@ def decode_image(data: bytes, *, size: int, resize: str) -> np.ndarray:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and opened.width * opened.height > limit:
             raise BadImageError(f"{opened.width}x{opened.height} pixels are more than {limit}")
-        opened.draft("RGB", (2 * size, 2 * size))
-        image = _to_rgb(ImageOps.exif_transpose(opened))
+        image = _fast_jpeg(opened, data, size)
+        if image is None:
+            opened.draft("RGB", (2 * size, 2 * size))
+            image = _to_rgb(ImageOps.exif_transpose(opened))
     if image.size != (size, size):
         image = _resized(image, size, resize)
     return np.asarray(image)
+
+
+def _fast_jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
+    """An upright photograph by libjpeg-turbo, at its smallest scale with at least `size` pixels a side.
+
+    None where that does not apply: to be decoded by PIL, which also says what is wrong with a damaged file.
+    """
+    if opened.format != "JPEG" or opened.mode != "RGB" or opened.getexif().get(_ORIENTATION, 1) != 1:
+        return None
+    try:
+        return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", min_height=size, min_width=size))
+    except ValueError:
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -52,6 +52,9 @@ def _norm(x: jax.Array) -> jax.Array:
 def _one_minus_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
     """`1 - <x, y> / (|x| |y| + 1e-8)` along the last axis, without cancellation where x and y almost agree.
 
+    There it is taken from the difference of the two directions; where they are far apart, that difference is
+    the one to lose digits.
+
     Args:
       x: [N, M].
       y: [N, M].
@@ -60,14 +63,13 @@ def _one_minus_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
       [N].
     """
     norm_x, norm_y = _norm(x), _norm(y)
-    product = norm_x * norm_y
+    product = (norm_x * norm_y)[:, 0]
     directed = product > 0
-    # |x| |y| - <x, y>, from the difference of the directions where there are any.
-    unit_x, unit_y = x / jnp.where(directed, norm_x, 1.0), y / jnp.where(directed, norm_y, 1.0)
-    by_direction = 0.5 * product[:, 0] * jnp.sum((unit_x - unit_y) ** 2, axis=1)
-    plain = product[:, 0] - jnp.sum(x * y, axis=1)
-    shortfall = jnp.where(directed[:, 0], by_direction, plain)
-    return (shortfall + EPSILON) / (product[:, 0] + EPSILON)
+    unit_x, unit_y = (z / jnp.where(directed[:, None], norm, 1.0) for z, norm in ((x, norm_x), (y, norm_y)))
+    angle = 0.5 * jnp.sum((unit_x - unit_y) ** 2, axis=1)  # 1 - cosine
+    share = EPSILON / (product + EPSILON)
+    plain = 1.0 - jnp.sum(x * y, axis=1) / (product + EPSILON)
+    return jnp.where(directed & (angle < 0.5), angle + share * (1.0 - angle), plain)
 
 
 def dist_loss(
