@@ -5,14 +5,18 @@ from fairkd_jax import interrupt  # before all that takes long to import
 interrupt.install(__name__)
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from fairkd_jax.data.layout import read_report
-from fairkd_jax.data.pipeline import DATASETS, Dataset, default_directory, open_dataset
-from fairkd_jax.data.prepare import skipped_lines
+from fairkd_jax.data.catalog import effective_options
+from fairkd_jax.data.datasheet import describe, markdown, table
+from fairkd_jax.data.pipeline import DATASETS, default_directory, open_dataset
 from fairkd_jax.data.wider_attribute.rules import GROUP_RULES, SPLIT_RULES
 from fairkd_jax.errors import UsageError
+from fairkd_jax.files import write_text
+from fairkd_jax.report.tables import aligned
 
 # `data.size` of the presets in configs/base.py: what is prepared here is found by a training there.
 PRESET_SIZES = {"digits": 32, "utkface": 80, "wider_attribute": 256, "manifest": 80}
@@ -56,24 +60,22 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(_summary(dataset))
+    described = describe(dataset, effective_options(dataset.info.name, options))
+    folder = Path(dataset.info.directory)
+    write_text(folder / "counts.json", json.dumps(described, indent=1) + "\n")
+    write_text(folder / "datasheet.md", markdown(described))
+    print(_summary(described, folder))
     return 0
 
 
-def _summary(dataset: Dataset) -> str:
-    info = dataset.info
-    width = max(map(len, [*info.class_names, "total"])) + 2
-    heads = [*info.group_names, "unknown", "total"]
-    lines = [f"{info.name}, {info.size} px: {info.directory}"]
-    for name, total in info.num_examples.items():
-        split = dataset.split(name)
-        lines += ["", f"{name}: {total}", " " * width + "".join(f"{head:>10}" for head in heads)]
-        for label, label_name in enumerate(info.class_names):
-            unknown = int(((split.groups < 0) & (split.labels == label)).sum())
-            cells = [*split.counts[:, label], unknown, split.counts[:, label].sum() + unknown]
-            lines.append(f"{label_name:<{width}}" + "".join(f"{cell:>10}" for cell in cells))
-    skipped = skipped_lines(read_report(Path(info.directory)))
-    return "\n".join([*lines, "", f"skipped: {len(skipped)}", *(f"  {line}" for line in skipped)])
+def _summary(described: dict[str, Any], folder: Path) -> str:
+    head = f"{described['dataset']}, {described['size']} px, with datasheet.md and counts.json: {folder}"
+    lines = [head]
+    for name, part in described["splits"].items():
+        rows = [row for row in table(described, name) if row[-1] != "0"]
+        lines += ["", f"{name}: {part['images']}", aligned(rows)]
+    skipped = [f"  {item['name']}: {item['reason']}" for item in described["skipped"]]
+    return "\n".join([*lines, "", f"skipped: {len(skipped)}", *skipped])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fairkd_jax"
 LEVELS = {
     "errors": 0,
+    "files": 0,
     "interrupt": 0,
     "types": 0,
     "ops": 0,

@@ -22,6 +22,12 @@ MAX_SIZE = 4096
 _COMMON = ("source", "size", "resize")
 
 
+def effective_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The data set's own options, given or by default."""
+    parameters = inspect.signature(DATASETS[name]).parameters
+    return {key: given.get(key, p.default) for key, p in parameters.items() if key not in _COMMON}
+
+
 def make_plan(name: str, *, source: str, size: int, resize: str, options: Mapping[str, Any]) -> Plan:
     """Plans a data set.
 

@@ -28,6 +28,7 @@ class Split:
       ids: the published file name or manifest path of each example.
       labels: int32 [N].
       groups: int32 [N], -1 = unknown.
+      attributes: name -> int32 [N], further integers that the data set has.
       counts: int64 [G, C], number of examples by known group and label.
       cache: where the decoded images stay from the first one asked for on: "device" (a training holds them
         there; here they are dropped once handed over), "host", or "none".
@@ -57,7 +58,7 @@ class Split:
             "auto" is the first of these where the images take less than a quarter of the memory that is free.
         """
         self.ids: list[str] = table.ids.tolist()
-        self.labels, self.groups = table.labels, table.groups
+        self.labels, self.groups, self.attributes = table.labels, table.groups, table.attributes
         self.name = name
         self.counts = np.zeros(shape, np.int64)
         known = self.groups >= 0

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from fairkd_jax.data.pipeline import Dataset, eval_batches
 from fairkd_jax.errors import UsageError
 from fairkd_jax.fairness import inflation, summarize
+from fairkd_jax.files import write_arrays, write_text
 from fairkd_jax.models import num_parameters
 from fairkd_jax.training import class_means, experiment
 from fairkd_jax.training.checkpoint import Checkpoints
@@ -36,8 +37,6 @@ from fairkd_jax.training.writers import (
     jsonable,
     require_tensorboard,
     tensorboard_writer,
-    write_arrays,
-    write_text,
 )
 
 

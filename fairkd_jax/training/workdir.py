@@ -12,8 +12,8 @@ import jax
 from ml_collections import ConfigDict
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.files import write_text
 from fairkd_jax.objectives import OBJECTIVES
-from fairkd_jax.training.writers import write_text
 
 # What may change between two starts of the same run. `epochs` may only grow.
 # A teacher is known by the fingerprint in the task, and data by their digests, wherever they lie.

@@ -1,6 +1,7 @@
 """scripts/prepare_data.py: its table, its exit codes, two of it at once."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,8 @@ def test_table_and_skipped_names(main, faces, tmp_path, capsys):
     assert main([*arguments, "--max_bad_fraction", "0.1"]) == 0
     printed = capsys.readouterr().out.splitlines()
     start = next(i for i, line in enumerate(printed) if line.startswith("train: "))
-    assert printed[start + 1].split() == ["male", "female", "unknown", "total"]
-    cells = [line.split() for line in printed[start + 2 : start + 5]]
+    assert printed[start + 1].split() == ["class", "male", "female", "unknown", "total"]
+    cells = [line.split() for line in printed[start + 3 : start + 6]]
     assert [line[0] for line in cells] == ["0-19", "20-39", "40+"]
     assert sum(int(line[-1]) for line in cells) == int(printed[start].split()[1])
     assert printed[-2:] == [
@@ -41,12 +42,25 @@ def test_table_and_skipped_names(main, faces, tmp_path, capsys):
     assert captured.err.count("\n") == 1
 
 
+def test_counts_and_datasheet(main, write_manifest, tmp_path, capsys):
+    manifest = write_manifest(["a.png,cat,,train", "b.png,dog,x,train", "c.png,dog,x,test"])
+    assert main(["manifest", "--source", str(manifest), "--directory", str(tmp_path / "d")]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[0].rpartition(": ")[2])
+    described = json.loads((folder / "counts.json").read_text())
+    assert described["splits"]["train"]["counts"] == [[0, 1]]
+    assert described["splits"]["train"]["unknown"] == [1, 0]
+    assert described["options"] == {"class_names": [], "group_names": []}
+    sheet = (folder / "datasheet.md").read_text()
+    assert "| cat | 0 | 1 | 1 |" in sheet
+    assert f"`{described['splits']['test']['digest']}`" in sheet
+
+
 def test_manifest_options(main, write_manifest, tmp_path, capsys):
     manifest = write_manifest(["a.png,cat,,train", "b.png,dog,x,train"])
     arguments = ["manifest", "--source", str(manifest), "--directory", str(tmp_path / "d")]
     assert main([*arguments, "--class_names", "dog", "cat"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in printed[4:6]] == [["dog", "1", "0", "1"], ["cat", "0", "1", "1"]]
+    assert [line.split() for line in printed[5:7]] == [["dog", "1", "0", "1"], ["cat", "0", "1", "1"]]
 
 
 @pytest.mark.parametrize("arguments", [["mnist"], ["digits", "--target", "race"], ["digits", "--size", "0"]])

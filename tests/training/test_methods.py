@@ -48,6 +48,7 @@ def taught(make_config, tmp_path_factory):
 def run(config, taught, workdir):
     config.teacher.checkpoint, config.teacher.architecture = str(taught), "efficientnet_mini"
     config.batch_size, config.log_every_steps, config.epochs = 64, 1, 3
+    config.eval_every_epochs, config.checkpoint_every_steps = 3.0, 1000
     train(config, workdir, devices=ONE)
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 

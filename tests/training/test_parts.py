@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.files import write_text
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.optimizer import make_optimizer, make_schedule
 from fairkd_jax.training.sharding import check_divides, make_mesh, over_batch, replicated
 from fairkd_jax.training.workdir import differences
-from fairkd_jax.training.writers import JsonlWriter, Progress, jsonable, tensorboard_writer, write_text
+from fairkd_jax.training.writers import JsonlWriter, Progress, jsonable, tensorboard_writer
 
 PARAMS = {"conv": {"kernel": jnp.ones((2, 2))}, "bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
 
