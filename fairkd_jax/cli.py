@@ -14,6 +14,18 @@ from fairkd_jax.errors import UsageError
 
 USAGE_ERROR = 2
 OS_ERROR = 1
+# What a config file, or an override of a key, may raise: anything that Python code can be wrong in.
+FLAG_ERRORS = (
+    flags.Error,
+    AttributeError,
+    ImportError,
+    KeyError,
+    NameError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 HELP = ("--help", "-help", "-h", "--helpfull", "-?")
 
 
@@ -62,9 +74,11 @@ def _parse(argv: list[str]) -> list[str]:
         print(f"{sys.modules['__main__'].__doc__}{flags.FLAGS.main_module_help()}")
         print("The keys of --config, with their meaning, stand in configs/base.py.")
         sys.exit(0)
+    # A program in scripts/, too, finds what the files in configs/ import of each other.
+    sys.path.append(str(Path(__file__).parents[1]))
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except FLAG_ERRORS as error:
         fail(f"{_in_short(error)} (see --help)")
         raise
 

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

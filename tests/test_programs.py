@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -136,3 +138,20 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(start, program, arguments, 
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_data_set_can_be_looked_at(start):
+    config = f"--config={ROOT / 'configs' / 'student.py'}"
+    small = ["--config.data.size=16", "--config.data.image_size=16"]
+    shown = start("scripts/inspect_data.py", config, *small, "--output=look", "--images=2")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines() == [
+        f"look/digits-{name}.png" for name in ("train", "val", "test", "counts")
+    ]
+    with Image.open(start.folder / "look" / "digits-train.png") as sheet:
+        pixels = np.asarray(sheet)
+    # Ten rows of two blocks of two images, none of which is blank.
+    assert pixels.shape[0] > 10 * 16
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+    with Image.open(start.folder / "look" / "digits-counts.png") as chart:
+        assert chart.width > chart.height
