@@ -26,6 +26,8 @@ READS_CONFIG = {
     "training/config.py",
     "training/experiment.py",
     "training/run.py",
+    "training/scoring.py",
+    "training/teacher.py",
     "training/workdir.py",
 }
 

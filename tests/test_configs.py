@@ -33,7 +33,7 @@ def load(name, preset=""):
 class Images:
     """Stands for a split: nothing but what a program asks of it before it runs."""
 
-    name, counts = "train", np.array([[100, 20, 60], [20, 100, 60]])
+    name, cache, counts = "train", "none", np.array([[100, 20, 60], [20, 100, 60]])
 
     def __len__(self):
         return 360

@@ -2,9 +2,11 @@
 
 from fairkd_jax.training.config import baseline_config, resolved, teacher_config, uses_teacher
 from fairkd_jax.training.loop import Diverged
-from fairkd_jax.training.run import evaluate_run, teacher_folder, train, write_class_means
+from fairkd_jax.training.run import train
+from fairkd_jax.training.scoring import evaluate_run
 from fairkd_jax.training.step import init_state, make_train_step
 from fairkd_jax.training.stop import Stopped
+from fairkd_jax.training.teacher import teacher_folder, write_class_means
 
 __all__ = [
     "Diverged",
