@@ -43,6 +43,8 @@ def _add_models(config: ConfigDict) -> None:
     config.student.dtype = "float32"  # of the computation: float32 or bfloat16
     config.student.dropout_rate = placeholder(float)  # empty: the architecture's own
     config.student.stochastic_depth_rate = placeholder(float)  # empty: the architecture's own
+    config.student.pretrained = ""  # a checkpoint file of timm, torchvision or Keras to start from
+    config.student.frozen_norm = False  # BatchNorm keeps the statistics that it has
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = ""  # a finished run's folder; empty: trained first, into WORKDIR/teacher
@@ -53,6 +55,13 @@ def _add_models(config: ConfigDict) -> None:
     config.teacher.learning_rate = 3e-3
     config.teacher.dropout_rate = placeholder(float)
     config.teacher.stochastic_depth_rate = placeholder(float)
+    config.teacher.pretrained = ""
+    config.teacher.frozen_norm = False
+
+    config.finetune = ConfigDict()  # of a pretrained student, and of a teacher that is trained here
+    config.finetune.backbone_scale = 1.0  # factor of the learning rate of all but the head
+    config.finetune.head_first_epochs = 0.0  # so long the head alone moves
+    config.finetune.frozen = ()  # patterns of names (see parameters.txt) that never move: "stem*,stage0*"
 
 
 def _add_objectives(config: ConfigDict) -> None:

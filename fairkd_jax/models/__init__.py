@@ -2,5 +2,14 @@
 
 from fairkd_jax.models.efficientnet import EfficientNet
 from fairkd_jax.models.registry import MODEL_NAMES, create_model, image_size, num_parameters
+from fairkd_jax.models.weights.convert import load_pretrained, read_pretrained
 
-__all__ = ["MODEL_NAMES", "EfficientNet", "create_model", "image_size", "num_parameters"]
+__all__ = [
+    "MODEL_NAMES",
+    "EfficientNet",
+    "create_model",
+    "image_size",
+    "load_pretrained",
+    "num_parameters",
+    "read_pretrained",
+]

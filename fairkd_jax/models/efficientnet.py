@@ -39,6 +39,7 @@ class MBConv(nn.Module):
       drop_rate: Probability that a row of the batch skips the residual branch while training (stochastic
         depth, Huang et al. 2016, with the survivors scaled up so that nothing changes at evaluation).
       dtype: Compute dtype.
+      frozen_norm: Whether BatchNorm uses its running statistics in training too.
     """
 
     architecture: Architecture
@@ -46,11 +47,12 @@ class MBConv(nn.Module):
     stride: int
     drop_rate: float
     dtype: Any
+    frozen_norm: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H', W', stage.filters]."""
-        norm = _batch_norm(self.architecture, self.dtype, train)
+        norm = _batch_norm(self.architecture, self.dtype, train and not self.frozen_norm)
         pointwise = partial(pointwise_conv, dtype=self.dtype)
         inputs, channels = x, x.shape[-1]
         if self.stage.expand != 1:
@@ -83,11 +85,13 @@ class EfficientNet(nn.Module):
       architecture: The table to build from.
       num_classes: Width of the logits.
       dtype: Compute dtype, float32 or bfloat16; parameters, statistics and outputs are float32 always.
+      frozen_norm: Whether BatchNorm keeps its running statistics, and uses them, in training too.
     """
 
     architecture: Architecture
     num_classes: int
     dtype: Any = jnp.float32
+    frozen_norm: bool = False
 
     def setup(self) -> None:
         self.dropout = nn.Dropout(self.architecture.dropout_rate)
@@ -109,7 +113,7 @@ class EfficientNet(nn.Module):
           Logits float32 [B, num_classes] and the embedding float32 [B, architecture.head].
         """
         architecture = self.architecture
-        norm = _batch_norm(architecture, self.dtype, train)
+        norm = _batch_norm(architecture, self.dtype, train and not self.frozen_norm)
         x = images.astype(self.dtype)
         x = StemConv(architecture.stem, 3, 2, architecture.padding, name="stem_conv")(x)
         x = nn.swish(norm(name="stem_bn")(x))
@@ -124,6 +128,7 @@ class EfficientNet(nn.Module):
                     stride=stage.stride if j == 0 else 1,
                     drop_rate=architecture.stochastic_depth_rate * done / total,
                     dtype=self.dtype,
+                    frozen_norm=self.frozen_norm,
                     name=f"stage{i}_block{j}",
                 )(x, train)
                 done += 1

@@ -33,6 +33,7 @@ def create_model(
     dtype: Any = jnp.float32,
     dropout_rate: float | None = None,
     stochastic_depth_rate: float | None = None,
+    frozen_norm: bool = False,
 ) -> EfficientNet:
     """Builds a network by its name.
 
@@ -44,6 +45,7 @@ def create_model(
       dtype: Compute dtype, float32 or bfloat16.
       dropout_rate: None for the rate that belongs to the name.
       stochastic_depth_rate: The same, for the rate of the deepest block.
+      frozen_norm: Whether BatchNorm keeps its running statistics, and uses them, in training too.
 
     Returns:
       A module; `.apply(variables, images, train=False)` gives `Outputs`.
@@ -61,7 +63,7 @@ def create_model(
     if stochastic_depth_rate is not None:
         rate = _check_rate("stochastic_depth_rate", stochastic_depth_rate)
         architecture = replace(architecture, stochastic_depth_rate=rate)
-    return EfficientNet(architecture, num_classes, dtype=jnp.dtype(dtype))
+    return EfficientNet(architecture, num_classes, dtype=jnp.dtype(dtype), frozen_norm=frozen_norm)
 
 
 def image_size(name: str) -> int:

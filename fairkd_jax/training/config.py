@@ -16,7 +16,7 @@ from fairkd_jax.data.augment import Augmentation
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import create_model
 from fairkd_jax.objectives import Objective, create_objective
-from fairkd_jax.training.optimizer import make_optimizer, make_schedule
+from fairkd_jax.training.optimizer import fine_tuned, make_optimizer, make_schedule
 from fairkd_jax.training.step import STUDENT
 
 NAME_KEYS = ("class_names", "group_names")
@@ -36,22 +36,26 @@ POSITIVE_KEYS = (
     "eval_every_epochs",
 )
 SIZE_KEYS = (
+    "finetune.backbone_scale",
+    "finetune.head_first_epochs",
     "optimizer.warmup_epochs",
     "optimizer.weight_decay",
     "optimizer.clip_norm",
 )
 # What an objective's section holds beside the options of its factory.
 TRAINING_KEYS = ("weight", "learning_rate", "decay")
-MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate")
+MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate", "pretrained", "frozen_norm")
 
 
 def resolved(config: ConfigDict) -> ConfigDict:
     """A copy with absolute paths, in which `--config.objectives=a,b`, which arrives as one name, is two."""
     config = config.copy_and_resolve_references()
-    for section, key in ((config, "objectives"), *((config.data.manifest, k) for k in NAME_KEYS)):
+    lists = [(config, "objectives"), (config.finetune, "frozen")]
+    for section, key in (*lists, *((config.data.manifest, k) for k in NAME_KEYS)):
         names = tuple(section[key])
         section[key] = tuple(filter(None, names[0].split(","))) if len(names) == 1 else names
-    for section, key in ((config.teacher, "checkpoint"), (config.data, "source"), (config.data, "directory")):
+    paths = [(config.teacher, "checkpoint"), (config.data, "source"), (config.data, "directory")]
+    for section, key in (*paths, (config.student, "pretrained"), (config.teacher, "pretrained")):
         if section[key]:  # what is kept of a run must not depend on the folder that it was started in
             section[key] = str(Path(section[key]).expanduser().absolute())
     return config
@@ -100,6 +104,7 @@ def make_model(section: Mapping[str, Any], num_classes: int) -> nn.Module:
         dtype=jnp.dtype(section["dtype"]),
         dropout_rate=section["dropout_rate"],
         stochastic_depth_rate=section["stochastic_depth_rate"],
+        frozen_norm=section["frozen_norm"],
     )
 
 
@@ -173,7 +178,7 @@ def make_run_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) ->
     )
 
 
-def make_optimizers(config: ConfigDict, schedule: Any) -> dict[str, Any]:
+def make_optimizers(config: ConfigDict, schedule: Any, steps_per_epoch: float = 1.0) -> dict[str, Any]:
     """The student's optimizer, which objectives share but for the adversary, and CTKD's decay."""
     options = config.optimizer
     make = functools.partial(
@@ -185,7 +190,12 @@ def make_optimizers(config: ConfigDict, schedule: Any) -> dict[str, Any]:
     # The temperature has no kernels: its whole group decays, or nothing of it.
     decay = options.weight_decay if config.ctkd.decay else 0.0
     return {
-        STUDENT: make(schedule, weight_decay=options.weight_decay),
+        STUDENT: fine_tuned(
+            make(schedule, weight_decay=options.weight_decay),
+            backbone_scale=config.finetune.backbone_scale,
+            head_first_steps=round(config.finetune.head_first_epochs * steps_per_epoch),
+            frozen=tuple(config.finetune.frozen),
+        ),
         "adversary": make(own),
         "ctkd": make(schedule, weight_decay=decay, mask=None),
     }

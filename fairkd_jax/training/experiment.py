@@ -1,8 +1,9 @@
 """Turns a config into what runs: data, models and the compiled programs."""
 
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fairkd_jax.data.augment import augment
 from fairkd_jax.data.pipeline import Dataset, Split, default_directory, open_dataset
 from fairkd_jax.data.plan import SPLITS
 from fairkd_jax.errors import UsageError
+from fairkd_jax.models import read_pretrained
 from fairkd_jax.objectives import Metrics, Spec
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.config import (
@@ -26,13 +28,14 @@ from fairkd_jax.training.config import (
     make_optimizers,
     make_run_schedule,
     total_steps,
+    uses_teacher,
     with_tuples,
 )
 from fairkd_jax.training.evaluation import compile_eval_step, make_eval_step
 from fairkd_jax.training.loop import Program
 from fairkd_jax.training.sharding import check_divides, over_batch, replicate, replicated
 from fairkd_jax.training.state import TrainState
-from fairkd_jax.training.step import Step, init_state, make_train_step
+from fairkd_jax.training.step import STUDENT, Step, init_state, make_train_step
 from fairkd_jax.types import Batch, Outputs, Tree
 
 
@@ -145,7 +148,7 @@ def build(
     steps_per_epoch = len(train) / config.batch_size
     steps = total_steps(config, len(train))
     schedule = make_run_schedule(config, steps, steps_per_epoch)
-    optimizers = make_optimizers(config, schedule)
+    optimizers = make_optimizers(config, schedule, steps_per_epoch)
     init = functools.partial(
         init_state,
         student=student,
@@ -176,7 +179,7 @@ def build(
     return Program(
         name=name,
         mesh=mesh,
-        init=jax.jit(init, out_shardings=replicated(mesh)),
+        init=_starting(jax.jit(init, out_shardings=replicated(mesh)), config, dataset, mesh),
         step=_compiled_step(step, train, mesh),
         images_on_device=train.cache == "device",
         eval_step=compile_eval_step(eval_step, mesh),
@@ -194,6 +197,35 @@ def build(
         checkpoint_every=config.checkpoint_every_steps,
         max_disparity=config.best.max_disparity,
     )
+
+
+def _starting(
+    init: Callable[[], TrainState], config: ConfigDict, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> Callable[[], TrainState]:
+    """Makes the first state, with pretrained weights where there are some, and the seed's own new head."""
+    if not config.student.pretrained:
+        return init
+
+    def start() -> TrainState:
+        state = init()
+        variables, new_head = read_pretrained(
+            config.student.architecture,
+            config.student.pretrained,
+            num_classes=len(dataset.info.class_names),
+        )
+        params = variables["params"]
+        if new_head:
+            params = params | {"classifier": state.params[STUDENT]["classifier"]}
+        student = replicate({"params": params, "batch_stats": variables["batch_stats"]}, mesh)
+        return dataclasses.replace(
+            state,
+            params=state.params | {STUDENT: student["params"]},
+            batch_stats=student["batch_stats"],
+            # A copy: buffers that the average shared with the parameters could not be donated.
+            ema=jax.tree.map(jnp.copy, student) if state.ema else {},
+        )
+
+    return start
 
 
 def _compiled_step(step: Step, train: Split, mesh: jax.sharding.Mesh) -> Step:
@@ -235,6 +267,13 @@ def check_task(config: ConfigDict, dataset: Dataset) -> None:
     absent = [split for split in SPLITS if split not in dataset.info.num_examples]
     if absent:
         raise UsageError(f"{dataset.info.name} has no images in {' and '.join(absent)}, which a run needs")
+    trained_here = [config.student]
+    if uses_teacher(config) and not config.teacher.checkpoint:
+        trained_here.append(config.teacher)
+    for section in trained_here:
+        if section.pretrained:
+            classes = len(dataset.info.class_names)
+            read_pretrained(section.architecture, section.pretrained, num_classes=classes)
     objectives = make_objectives(config)
     if any(objective.uses_class_means for objective in objectives.values()):
         check_classes(dataset.split("train"), dataset.info.class_names)

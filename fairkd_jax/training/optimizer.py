@@ -1,8 +1,10 @@
 """Optimizers and learning-rate schedules, from optax."""
 
+import fnmatch
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from fairkd_jax.errors import UsageError
@@ -15,6 +17,43 @@ SCHEDULES = ("cosine", "constant")
 def decayed(params: Tree) -> Tree:
     """Marks the leaves that weight decay acts on: kernels, but neither biases nor norms."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def fine_tuned(
+    optimizer: optax.GradientTransformation,
+    *,
+    backbone_scale: float,
+    head_first_steps: int,
+    frozen: tuple[str, ...],
+) -> optax.GradientTransformation:
+    """An optimizer for a model whose backbone is pretrained and whose head may be new.
+
+    Args:
+      optimizer: of the whole model.
+      backbone_scale: factor of the learning rate of all but the head, `classifier`.
+      head_first_steps: over so many steps the head alone moves.
+      frozen: patterns, as of `fnmatch`, of the names of arrays that never move, such as "stage0*" or
+        "*_bn/*"; a name is the path in the parameters, with slashes.
+    """
+    if backbone_scale == 1.0 and not head_first_steps and not frozen:
+        return optimizer
+
+    def part(path: tuple, leaf: jax.Array) -> str:
+        name = "/".join(entry.key for entry in path)
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in frozen):
+            return "frozen"
+        return "head" if name.startswith("classifier/") else "backbone"
+
+    parts = {
+        "head": optax.identity(),
+        "backbone": optax.scale_by_schedule(
+            lambda step: jnp.where(step < head_first_steps, 0.0, backbone_scale)
+        ),
+        "frozen": optax.set_to_zero(),
+    }
+    return optax.chain(
+        optimizer, optax.partition(parts, lambda params: jax.tree_util.tree_map_with_path(part, params))
+    )
 
 
 def make_schedule(name: str, *, learning_rate: float, warmup_steps: int, total_steps: int) -> optax.Schedule:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
 from fairkd_jax.objectives import OBJECTIVES
+from fairkd_jax.training.config import MODEL_KEYS
 
 # What may change between two starts of the same run. `epochs` may only grow.
 # A teacher is known by the fingerprint in the task, and data by their digests, wherever they lie.
@@ -77,6 +78,12 @@ def read_config(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
         task = content.pop("task")
         if not (isinstance(task, dict) and task.keys() >= TASK and content.keys() >= SECTIONS):
             raise KeyError
+        if not content["student"].keys() >= set(MODEL_KEYS):
+            raise UsageError(
+                f"{workdir} holds a run of an older version, which cannot be read; train it anew"
+            )
+    except UsageError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{workdir} holds no run (no {path.name} in it); train into it first") from None
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -1,0 +1,1 @@
+"""Pretrained weights: checkpoint files that people have, read into our variables and written from them."""

@@ -1,0 +1,139 @@
+"""Reads and writes checkpoint files: names and arrays, and nothing that is executed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.files import write_bytes
+
+SUFFIXES = (".safetensors", ".h5", ".hdf5", ".keras", ".pth", ".pt", ".bin")
+_ADVICE = "it is damaged, or no checkpoint of this kind; download it again"
+_MAX_ARRAYS, _MAX_DEPTH = 100_000, 8
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds; an array is read when it is asked for, its shape being known before.
+
+    Attributes:
+      path: of the file.
+      shapes: name -> shape.
+      read: name -> the array.
+      metadata: texts by name, where the format has any.
+    """
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Opens a checkpoint of any known format.
+
+    Args:
+      path: .safetensors; .h5 or .hdf5 of Keras; .pth, .pt or .bin of PyTorch.
+
+    Raises:
+      UsageError: the file is absent, of another format, damaged, or not plain arrays.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no checkpoint file {path}")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _safetensors(path)
+    if suffix in (".h5", ".hdf5"):
+        return _hdf5(path)
+    if suffix in (".pth", ".pt", ".bin"):
+        return _torch(path)
+    raise UsageError(f"{path} is none of .safetensors, .h5 and .pth, which pretrained weights are read from")
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes a .safetensors file, whole or not at all."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_bytes(path, to_safetensors(contiguous, dict(metadata)))
+
+
+def _safetensors(path: Path) -> Checkpoint:
+    with reading(str(path), _ADVICE), safe_open(path, framework="np") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
+
+    def read(name: str) -> np.ndarray:
+        try:
+            with safe_open(path, framework="np") as file:
+                return np.asarray(file.get_tensor(name))
+        except (SafetensorError, TypeError, ValueError, OSError) as error:
+            raise UsageError(f"{path}: {name} cannot be read ({str(error)[:100]})") from error
+
+    return Checkpoint(path, shapes, read, metadata)
+
+
+def _hdf5(path: Path) -> Checkpoint:
+    with reading(str(path), _ADVICE), h5py.File(path, "r") as file:
+        found: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for location, dataset in _datasets(file, 0):
+            name = _keras_name(location)
+            if name in found:
+                raise UsageError(f"{path} has two arrays for {name}; is it a checkpoint of Keras?")
+            found[name] = (location, tuple(dataset.shape))
+
+    def read(name: str) -> np.ndarray:
+        with reading(f"{path}: {name}", _ADVICE), h5py.File(path, "r") as file:
+            return np.asarray(file[found[name][0]])
+
+    return Checkpoint(path, {name: shape for name, (_, shape) in found.items()}, read)
+
+
+def _datasets(group: h5py.Group, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
+    """All arrays below a group; only hard links are followed, and not for ever: they may form a circle."""
+    if depth > _MAX_DEPTH:
+        raise UsageError(f"{group.file.filename} is nested too deeply, or links in a circle")
+    for key in group:
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            continue
+        item = group[key]
+        if isinstance(item, h5py.Group):
+            yield from _datasets(item, depth + 1)
+        elif isinstance(item, h5py.Dataset) and item.external is None and not item.is_virtual:
+            yield item.name, item
+
+
+def _keras_name(location: str) -> str:
+    """`/model_weights/block1a_dwconv/block1a_dwconv/depthwise_kernel:0` -> `block1a_dwconv/kernel`."""
+    *_, layer, weight = ["", *location.strip("/").split("/")]
+    weight = weight.split(":")[0]
+    return f"{layer}/{'kernel' if weight == 'depthwise_kernel' else weight}"
+
+
+def _torch(path: Path) -> Checkpoint:
+    try:
+        import torch
+    except ImportError as error:
+        raise UsageError(
+            f"{path} is a file of PyTorch and needs the extra `torch` to be read ({error}); start the command"
+            " with `python3 scripts/with_env.py --extra torch`, or use a .safetensors file of the same"
+        ) from error
+    with reading(str(path), "it is damaged, or more than the arrays of a state_dict, which is not read"):
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, Mapping):
+            raise UsageError(f"{path} holds no state_dict but a {type(state).__name__}")
+        if set(state) & {"state_dict", "model"}:  # what training scripts save beside the weights
+            state = state.get("state_dict", state.get("model"))
+        if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise UsageError(f"{path} holds no plain state_dict of arrays")
+        shapes = {str(name): tuple(value.shape) for name, value in state.items()}
+
+    def read(name: str) -> np.ndarray:
+        value = state[name]
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+    return Checkpoint(path, shapes, read)

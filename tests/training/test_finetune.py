@@ -1,0 +1,115 @@
+"""Starting from pretrained weights: what moves, what does not, and when."""
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from orbax import checkpoint as ocp
+
+from configs import ckd
+from fairkd_jax.errors import UsageError
+from fairkd_jax.files import write_text
+from fairkd_jax.models import create_model
+from fairkd_jax.models.weights.convert import to_source
+from fairkd_jax.models.weights.files import write_safetensors
+from fairkd_jax.training import train
+from fairkd_jax.training.checkpoint import Checkpoints
+
+ONE = jax.devices()[:1]
+NAME = "efficientnet_tiny"
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A file with a head of five classes, and what is in it, flat."""
+    module = create_model(NAME, num_classes=5)
+    variables = jax.jit(module.init)(jax.random.key(7), np.zeros((1, 16, 16, 3), np.float32))
+    rng = np.random.default_rng(0)
+    stats = jax.tree.map(lambda x: np.float32(rng.uniform(0.5, 1.5, x.shape)), variables["batch_stats"])
+    variables = {"params": variables["params"], "batch_stats": stats}
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    write_safetensors(path, to_source(NAME, variables, "timm"), {})
+    return path, flatten_dict(variables)
+
+
+def student_of(workdir):
+    step = Checkpoints(workdir).last_step()
+    path = workdir / "checkpoints" / "last" / str(step) / "student"
+    return flatten_dict(ocp.StandardCheckpointer().restore(path.absolute()))
+
+
+def moved(before, after):
+    """The largest change of each leaf that both have in the same shape."""
+    return {
+        "/".join(path): np.abs(np.asarray(after[path]) - np.asarray(before[path])).max()
+        for path in before
+        if before[path].shape == after[path].shape
+    }
+
+
+def run(make_config, pretrained, workdir, **changes):
+    config = make_config(student__pretrained=str(pretrained[0]), epochs=1, **changes)
+    config.optimizer.weight_decay = 0.1
+    train(config, workdir, devices=ONE)
+    return moved(pretrained[1], student_of(workdir))
+
+
+def test_a_run_starts_from_the_file(make_config, pretrained, tmp_path):
+    changes = run(make_config, pretrained, tmp_path / "run", optimizer__learning_rate=1e-6)
+    params = [change for name, change in changes.items() if name.startswith("params")]
+    assert 0 < max(params) < 1e-4
+    # The head has another size, and is a new one.
+    assert student_of(tmp_path / "run")["params", "classifier", "kernel"].shape[1] == 10
+
+
+def test_a_smaller_rate_for_the_backbone(make_config, pretrained, tmp_path):
+    whole = run(make_config, pretrained, tmp_path / "whole")
+    slow = run(make_config, pretrained, tmp_path / "slow", finetune__backbone_scale=0.01)
+    for name in ("params/stem_conv/kernel", "params/head_conv/kernel"):
+        assert slow[name] < 0.1 * whole[name]
+
+
+def test_frozen_names_do_not_move(make_config, pretrained, tmp_path):
+    changes = run(
+        make_config, pretrained, tmp_path / "run", finetune__frozen=("stem*", "stage0*", "*_bn/scale")
+    )
+    for name, change in changes.items():
+        if name.startswith("params/"):
+            frozen = name.startswith(("params/stem", "params/stage0")) or name.endswith("_bn/scale")
+            assert (change == 0) == frozen, name
+        else:
+            assert change > 0, name
+
+
+def test_frozen_norms_keep_their_statistics(make_config, pretrained, tmp_path):
+    changes = run(make_config, pretrained, tmp_path / "run", student__frozen_norm=True)
+    for name, change in changes.items():
+        assert (change == 0) == name.startswith("batch_stats/"), name
+
+
+def test_the_head_moves_first(make_config, pretrained, tmp_path):
+    changes = run(make_config, pretrained, tmp_path / "run", finetune__head_first_epochs=1.0)
+    assert all(change == 0 for name, change in changes.items() if name.startswith("params/"))
+    longer = run(make_config, pretrained, tmp_path / "longer", finetune__head_first_epochs=0.5)
+    assert all(change > 0 for name, change in longer.items() if name.startswith("params/"))
+    fresh = make_config(epochs=1)
+    train(fresh, tmp_path / "scratch", devices=ONE)
+    heads = [student_of(tmp_path / name)["params", "classifier", "kernel"] for name in ("run", "scratch")]
+    assert np.abs(np.subtract(*heads)).max() > 0
+
+
+def test_a_teacher_can_start_from_a_file_too(make_config, pretrained, tmp_path):
+    config = make_config(ckd, teacher__pretrained=str(pretrained[0]), teacher__learning_rate=1e-6, epochs=1)
+    config.teacher.epochs = 1
+    train(config, tmp_path / "run", devices=ONE)
+    changes = moved(pretrained[1], student_of(tmp_path / "run" / "teacher"))
+    assert max(change for name, change in changes.items() if name.startswith("params")) < 1e-4
+
+
+@pytest.mark.parametrize("section", ["student", "teacher"])
+def test_a_file_that_does_not_fit_is_refused_before_anything_is_trained(make_config, tmp_path, section):
+    write_text(tmp_path / "weights.safetensors", "none")
+    config = make_config(ckd, **{f"{section}__pretrained": str(tmp_path / "weights.safetensors")})
+    with pytest.raises(UsageError, match="cannot be read"):
+        train(config, tmp_path / "run", devices=ONE)
+    assert not (tmp_path / "run").exists()
