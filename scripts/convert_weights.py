@@ -2,8 +2,8 @@
 
 python scripts/convert_weights.py --architecture tf_efficientnet_b0 keras.h5 b0.safetensors --names timm
 
-Reads .safetensors, .h5 and, with the extra `torch`, .pth; writes .safetensors. Every array is accounted for,
-and converting there and back gives the same bytes.
+Reads .safetensors, .h5 and, with the extra `torch`, .pth; writes .safetensors in float32, without the
+counters of steps that torch keeps beside each norm. There and back, every float32 array has the same bytes.
 """
 
 from fairkd_jax import interrupt  # before all that takes long to import
@@ -17,7 +17,7 @@ from pathlib import Path
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import MODEL_NAMES, load_pretrained
 from fairkd_jax.models.weights.convert import to_source
-from fairkd_jax.models.weights.files import write_safetensors
+from fairkd_jax.models.weights.files import read_checkpoint, write_safetensors
 from fairkd_jax.models.weights.leaves import SOURCES
 
 
@@ -35,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.output.suffix != ".safetensors":
             raise UsageError(f"{options.output} must end in .safetensors, the format that is written")
+        if not options.output.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder {options.output.parent}; make it first")
+        said = read_checkpoint(options.input).metadata.get("architecture", options.architecture)
+        if said != options.architecture:
+            raise UsageError(f"{options.input} says that it is of {said}: give --architecture {said}")
         variables = load_pretrained(options.architecture, options.input, num_classes=options.num_classes)
         arrays = to_source(options.architecture, variables, options.names)
         metadata = {"architecture": options.architecture, "source": options.input.name, "format": "pt"}

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _AHEAD = 4
+_EPOCHS = 2**31  # as good as for ever; without a number, Grain's own arithmetic overflows at batches of one
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def train_batches(
         raise UsageError(f"data seed {seed} is out of range; use 0 to 2**32 - 1")
     if start_step < 0:
         raise UsageError(f"start_step={start_step} is negative; use 0 or more")
-    steps = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat().batch(batch_size)
+    steps = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat(_EPOCHS).batch(batch_size)
     first = process_index * local
     return _prefetched(
         steps[start_step:].map(

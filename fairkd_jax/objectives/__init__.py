@@ -1,5 +1,6 @@
 """What a student learns from: one file a method, its paper named on top."""
 
+import inspect
 from collections.abc import Callable
 
 from fairkd_jax.errors import UsageError
@@ -41,6 +42,11 @@ def create_objective(name: str, **options: object) -> Objective:
     """
     if name not in OBJECTIVES:
         raise UsageError(f"unknown objective {name!r}; one of {', '.join(OBJECTIVES)}")
+    known = inspect.signature(OBJECTIVES[name]).parameters
+    for option in options:
+        if option not in known:
+            words = ", ".join(known) or "none"
+            raise UsageError(f"{name}.{option} is no option of this objective; its options are: {words}")
     return OBJECTIVES[name](**options)
 
 

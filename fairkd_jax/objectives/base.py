@@ -117,14 +117,14 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def checked_warmup(epochs: float) -> float:
-    """The length of a warm-up, in epochs.
+def checked_warmup(section: str, epochs: float) -> float:
+    """The length of a warm-up, in epochs, from a config's section.
 
     Raises:
       UsageError: it is negative or not finite.
     """
     if not 0.0 <= epochs < math.inf:
-        raise UsageError(f"warmup_epochs={epochs} must be 0 or more")
+        raise UsageError(f"{section}.warmup_epochs={epochs} must be 0 or more, and finite")
     return epochs
 
 

@@ -1,5 +1,7 @@
 """Conventional knowledge distillation (Hinton et al. 2015, arXiv 1503.02531, section 2)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -70,14 +72,14 @@ def kl_divergence(
     return temperature**2 * divergence(log_p, (student_logits - teacher_logits) / divisor)
 
 
-def check_temperature(temperature: float) -> None:
-    """Checks a fixed temperature.
+def check_temperature(section: str, temperature: float) -> None:
+    """Checks the fixed temperature of a config's section.
 
     Raises:
-      UsageError: it is not positive.
+      UsageError: it is not positive, or not finite.
     """
-    if not temperature > 0:
-        raise UsageError(f"temperature={temperature} must be above 0; 4.0 is usual")
+    if not 0.0 < temperature < math.inf:
+        raise UsageError(f"{section}.temperature={temperature} must be above 0 and finite; 4.0 is usual")
 
 
 def objective(
@@ -93,11 +95,11 @@ def objective(
     Raises:
       UsageError: an option is out of range.
     """
-    check_temperature(temperature)
+    check_temperature("ckd", temperature)
 
     def loss(params: Tree, state: Tree, inputs: Inputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         del params
         student, teacher = both_logits(inputs, standardize)
         return kl_divergence(student, teacher, temperature), (state, {})
 
-    return Objective(stateless, loss, uses_teacher=True, warmup_epochs=checked_warmup(warmup_epochs))
+    return Objective(stateless, loss, uses_teacher=True, warmup_epochs=checked_warmup("ckd", warmup_epochs))

@@ -82,7 +82,7 @@ def objective(
         raise UsageError(f"ctkd.variant={variant!r} is unknown; one of {', '.join(VARIANTS)}")
     for key, value in (("start", start), ("range", range), ("ramp_epochs", ramp_epochs)):
         if not 0.0 < value < math.inf:
-            raise UsageError(f"ctkd.{key}={value} must be above 0")
+            raise UsageError(f"ctkd.{key}={value} must be above 0 and finite")
     if not math.isfinite(initial):
         raise UsageError(f"ctkd.initial={initial} must be finite")
     if not all(isinstance(width, int) and width > 0 for width in hidden):

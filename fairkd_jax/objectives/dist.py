@@ -4,6 +4,8 @@ The student copies how the teacher's probabilities correlate instead of their va
 image, and over the images of a batch for each class.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -128,9 +130,10 @@ def objective(*, beta: float = 1.0, gamma: float = 1.0, temperature: float = 4.0
     Raises:
       UsageError: an option is out of range.
     """
-    check_temperature(temperature)
-    if not (beta >= 0 and gamma >= 0):
-        raise UsageError(f"dist.beta={beta} and dist.gamma={gamma} must be 0 or more")
+    check_temperature("dist", temperature)
+    for key, weight in (("beta", beta), ("gamma", gamma)):
+        if not 0.0 <= weight < math.inf:
+            raise UsageError(f"dist.{key}={weight} must be 0 or more, and finite")
 
     def loss(params: Tree, state: Tree, inputs: Inputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         del params

@@ -4,6 +4,8 @@ The divergence of CKD splits into a part on the probability of the label against
 the others share the rest, which CKD scales by the teacher's doubt. Here each has a weight of its own.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -16,7 +18,9 @@ from fairkd_jax.types import Tree
 
 def _check_classes(num_classes: int) -> None:
     if num_classes < 3:
-        raise UsageError(f"DKD compares the classes beside the label, and {num_classes} are too few for it")
+        raise UsageError(
+            f"dkd compares the classes beside the label, and {num_classes} are too few for it; use ckd"
+        )
 
 
 def _split(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -93,9 +97,10 @@ def objective(
     Raises:
       UsageError: an option is out of range; from `init`, fewer than 3 classes.
     """
-    check_temperature(temperature)
-    if not (alpha >= 0 and beta >= 0):
-        raise UsageError(f"dkd.alpha={alpha} and dkd.beta={beta} must be 0 or more")
+    check_temperature("dkd", temperature)
+    for key, weight in (("alpha", alpha), ("beta", beta)):
+        if not 0.0 <= weight < math.inf:
+            raise UsageError(f"dkd.{key}={weight} must be 0 or more, and finite")
 
     def init(key: jax.Array, spec: Spec) -> tuple[Tree, Tree]:
         del key
@@ -109,4 +114,4 @@ def objective(
         value = decoupled_kl(student, teacher, label, alpha=alpha, beta=beta, temperature=temperature)
         return value, (state, {})
 
-    return Objective(init, loss, uses_teacher=True, warmup_epochs=checked_warmup(warmup_epochs))
+    return Objective(init, loss, uses_teacher=True, warmup_epochs=checked_warmup("dkd", warmup_epochs))

@@ -123,7 +123,7 @@ def objective(*, dropout_rate: float = 0.5) -> Objective:
         value = direction_norm_loss(student, inputs.teacher.embedding, means, inputs.batch["label"])
         return value, (state, {"student_norm": _mean_length(student, inputs.batch["mask"])})
 
-    return Objective(init, loss, uses_teacher=True, uses_class_means=True)
+    return Objective(init, loss, uses_teacher=True, uses_class_means=True, smallest_batch=2)
 
 
 def _mean_length(embedding: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

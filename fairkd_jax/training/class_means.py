@@ -116,7 +116,7 @@ def load(path: Path, teacher: Trained, class_names: Sequence[str]) -> ClassMeans
     Raises:
       UsageError: it is damaged, or it is of another teacher or of other classes.
     """
-    advice = "delete it, and it will be computed anew"
+    advice = "delete that file, and it will be computed anew"
     try:
         with np.load(path, allow_pickle=False) as arrays:
             fields = {key: arrays[key] for key in ClassMeans._fields}

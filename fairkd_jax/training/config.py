@@ -71,6 +71,10 @@ def check(config: ConfigDict) -> None:
     for name in objectives:
         if name not in config or "weight" not in config[name]:
             raise UsageError(f"objective {name!r} has no {name}.weight in the config; add the section")
+    if config.teacher.checkpoint and config.teacher.pretrained:
+        raise UsageError(
+            "teacher.pretrained is for a teacher that is trained here; teacher.checkpoint is given"
+        )
     weights = [f"{name}.weight" for name in config.objectives]
     for keys, words, holds in (
         (COUNT_KEYS, "must be at least 1", lambda x: x >= 1),

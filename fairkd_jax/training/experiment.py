@@ -1,5 +1,6 @@
 """Turns a config into what runs: data, models and the compiled programs."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -110,9 +111,10 @@ def load_trained(
     size = config.data.image_size
     variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     target = _on(mesh, {"params": variables["params"], "batch_stats": variables["batch_stats"]})
-    checkpoints = Checkpoints(workdir)
-    step, restored = checkpoints.restore_student(which, target)
-    checkpoints.close()
+    if not (workdir / "checkpoints").exists():
+        raise UsageError(f"{workdir} has no checkpoints yet; finish its training first")
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        step, restored = checkpoints.restore_student(which, target)
     return Trained(module, restored, config.student.architecture, size, step)
 
 

@@ -1,5 +1,6 @@
 """The loop around the compiled step: batches in, numbers out, checkpoints in between."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -244,7 +245,12 @@ def fit(program: Program, workdir: Path, make_writers: Callable[[int], Sequence[
       Diverged: a loss or gradient is not finite; the last checkpoint is kept.
       Stopped: SIGINT or SIGTERM arrived; the state was saved.
     """
-    checkpoints = Checkpoints(workdir)
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        _fit(program, checkpoints, make_writers)
+
+
+def _fit(program: Program, checkpoints: Checkpoints, make_writers: Callable[[int], Sequence[Writer]]) -> None:
+    """What `fit` does while the checkpoints are open."""
     step = checkpoints.last_step() or 0
     state = checkpoints.restore_state(program.abstract_state) if step else program.init()
     run = _Run(program, state, step, checkpoints, make_writers(step))
@@ -282,4 +288,3 @@ def fit(program: Program, workdir: Path, make_writers: Callable[[int], Sequence[
         run.progress.close()
         for writer in run.writers:
             writer.close()
-        checkpoints.close()

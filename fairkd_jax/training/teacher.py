@@ -1,5 +1,6 @@
 """Runs that another one builds on: a teacher, its class means, or a student to compare with."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,10 @@ def load_teacher(workdir: Path, task: Mapping[str, Any], mesh: jax.sharding.Mesh
 
 
 def last_step(workdir: Path) -> int:
-    checkpoints = Checkpoints(workdir)
-    step = checkpoints.last_step()
-    checkpoints.close()
-    return step or 0
+    if not (workdir / "checkpoints").exists():
+        return 0
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        return checkpoints.last_step() or 0
 
 
 def teacher_class_means(

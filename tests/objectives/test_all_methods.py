@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import OBJECTIVES, Inputs, Spec, coefficients, create_objective, pull
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated
 from fairkd_jax.types import Outputs
@@ -158,3 +159,8 @@ def test_a_weight_rises_during_its_warmup():
         factors = coefficients(objectives, weights, jnp.float32(epoch))
         assert float(factors["ckd"]) == pytest.approx(expected)
         assert float(factors["kdpp"]) == 3.0
+
+
+def test_an_option_that_a_method_has_not_is_named():
+    with pytest.raises(UsageError, match=r"rkd_angle\.temperature is no option .* are: normalize"):
+        create_objective("rkd_angle", temperature=2.0)

@@ -300,8 +300,8 @@ def test_cross_entropy_equals_the_reference(smoothing):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ckd", {"temperature": -1.0}, "temperature=-1.0"),
-        ("ckd", {"temperature": float("nan")}, "temperature=nan"),
+        ("ckd", {"temperature": -1.0}, r"ckd\.temperature=-1.0"),
+        ("ckd", {"temperature": float("nan")}, r"ckd\.temperature=nan"),
         ("cross_entropy", {"label_smoothing": 1.0}, "label_smoothing"),
         ("crd", {}, "unknown objective 'crd'; one of cross_entropy, ckd"),
     ],

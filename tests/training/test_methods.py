@@ -121,7 +121,7 @@ def test_wrong_class_means_are_refused(make_config, taught, tmp_path, fault):
     else:
         path.write_bytes(b"PK")
     with pytest.raises(
-        UsageError, match=r"class_means\.npz.*delete it, and it will be computed anew"
+        UsageError, match=r"class_means\.npz.*delete that file, and it will be computed anew"
     ) as error:
         run(make_config(kdpp), tmp_path / "teacher", tmp_path / "run")
     assert "\n" not in str(error.value)

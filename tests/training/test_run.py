@@ -13,8 +13,18 @@ import numpy as np
 import pytest
 
 from configs import ckd, rkd_adv, teacher
+from fairkd_jax.data.pipeline import train_batches
 from fairkd_jax.errors import UsageError
-from fairkd_jax.training import Diverged, Stopped, baseline_config, evaluate_run, experiment, loop, train
+from fairkd_jax.training import (
+    Diverged,
+    Stopped,
+    baseline_config,
+    evaluate_run,
+    experiment,
+    loop,
+    train,
+    write_class_means,
+)
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.loop import rank
 
@@ -301,6 +311,11 @@ def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config
         ({"batch_size": 30}, "batch_size=30 does not divide by 8 devices; use 24 or 32"),
         ({"batch_size": 2, "objectives": ("cross_entropy", "rkd_angle")}, "too small for rkd_angle; use 3"),
         ({"ckd__temperature": -4.0, "objectives": ("ckd",)}, r"temperature=-4\.0 must be above 0"),
+        ({"dkd__alpha": math.inf, "objectives": ("dkd",)}, r"dkd\.alpha=inf must be 0 or more, and finite"),
+        (
+            {"teacher__checkpoint": "a", "teacher__pretrained": "b"},
+            "pretrained is for a teacher that is trained here",
+        ),
         ({"optimizer__momentum": 5.0}, r"optimizer\.momentum=5\.0 is not in"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"batch_size": 8000}, "batch_size=8000 is more than the 1078 training images"),
@@ -417,6 +432,21 @@ def test_the_best_checkpoint_is_never_ahead_of_the_last(make_config, tmp_path, m
         train(make_config(checkpoint_every_steps=100), tmp_path / "run", devices=ONE)
     checkpoints = Checkpoints(tmp_path / "run")
     assert checkpoints.best_step() == checkpoints.last_step() > 0
+
+
+def test_batches_of_one_image_are_drawn(make_config, tmp_path):
+    split = experiment.open_data(make_config()).split("train")
+    ones = [next(train_batches(split, batch_size=1, seed=0, start_step=step)) for step in range(3)]
+    three = next(train_batches(split, batch_size=3, seed=0))
+    np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in ones]), three["index"])
+
+
+def test_a_teacher_that_was_never_saved_is_left_as_it_is(finished, tmp_path):
+    (tmp_path / "teacher").mkdir()
+    shutil.copy(finished / "config.json", tmp_path / "teacher")
+    with pytest.raises(UsageError, match="has no checkpoints yet; finish its training first"):
+        write_class_means(tmp_path / "teacher", devices=ONE)
+    assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["config.json"]
 
 
 def test_a_baseline_needs_an_adversary(make_config):
