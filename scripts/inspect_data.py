@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from fairkd_jax import cli
+from fairkd_jax.data.datasheet import describe
 from fairkd_jax.data.images import encode_png
 from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.data.split import Split
@@ -55,11 +56,11 @@ def main() -> None:
     dataset, folder = open_data(config), Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     info = dataset.info
-    counts = {}
+    described, counts = describe(dataset, {}), {}
     for name in info.num_examples:
         split = dataset.split(name)
-        unknown = np.bincount(split.labels[split.groups < 0], minlength=len(info.class_names))
-        counts[name] = np.vstack([split.counts, unknown])
+        part = described["splits"][name]
+        counts[name] = np.vstack([part["counts"], part["unknown"]])
         path = folder / f"{info.name}-{name}.png"
         write_bytes(path, encode_png(sheet_of(dataset, split, _PER_CELL.value, _SEED.value)))
         print(path)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives.base import Inputs, Metrics, Objective, at_least_float32, stateless
 from fairkd_jax.objectives.ckd import check_temperature
+from fairkd_jax.ops.geometry import safe_sqrt
 from fairkd_jax.types import Tree
 
 # What the authors' code adds to the product of the norms.
@@ -46,9 +47,7 @@ def _softmaxes_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 def _norm(x: jax.Array) -> jax.Array:
     """Lengths along the last axis, kept; gradient 0 at 0."""
-    squared = jnp.sum(x**2, axis=-1, keepdims=True)
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    return safe_sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
 
 
 def _one_minus_cosine(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives.base import Inputs, Metrics, Objective, Spec, at_least_float32
+from fairkd_jax.ops.geometry import safe_sqrt
 from fairkd_jax.types import Tree
 
 
@@ -36,9 +37,7 @@ class Projector(nn.Module):
 
 def _lengths(emb_bd: jax.Array) -> jax.Array:
     """[B], with gradient 0 at 0."""
-    squared = jnp.sum(emb_bd**2, axis=1)
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    return safe_sqrt(jnp.sum(emb_bd**2, axis=1))
 
 
 def direction_norm_loss(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fairkd_jax.objectives.base import Inputs, at_least_float32
+from fairkd_jax.ops.geometry import safe_sqrt
 
 # What the authors' code adds to the deviation.
 EPSILON = 1e-7
@@ -27,9 +28,7 @@ def standardize(logits: jax.Array) -> jax.Array:
     centred = logits - jnp.mean(logits, axis=1, keepdims=True)
     # Of a sample, as torch computes it: divided by C - 1.
     variance = jnp.sum(centred**2, axis=1, keepdims=True) / (logits.shape[1] - 1)
-    varies = variance > 0
-    deviation = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0)
-    return centred / (EPSILON + deviation)
+    return centred / (EPSILON + safe_sqrt(variance))
 
 
 def both_logits(inputs: Inputs, standardized: bool) -> tuple[jax.Array, jax.Array]:

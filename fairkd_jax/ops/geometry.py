@@ -8,6 +8,12 @@ MIN_SQUARED_DISTANCE = 1e-12
 MIN_LENGTH = 1e-12
 
 
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """The square root of numbers that are 0 or more, with gradient 0 at 0 instead of infinity."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
 @jax.custom_vjp
 def squared_distances(emb_bd: jax.Array) -> jax.Array:
     """Squared Euclidean distances between all rows, from explicit differences, a row at a time.

@@ -13,9 +13,8 @@ from safetensors.numpy import save as to_safetensors
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.files import write_bytes
 
-SUFFIXES = (".safetensors", ".h5", ".hdf5", ".keras", ".pth", ".pt", ".bin")
 _ADVICE = "it is damaged, or no checkpoint of this kind; download it again"
-_MAX_ARRAYS, _MAX_DEPTH = 100_000, 8
+_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
