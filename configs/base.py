@@ -142,6 +142,7 @@ def _add_data(config: ConfigDict) -> None:
     config.data.seed = 0  # of the order and the augmentation
     config.data.size = 32  # pixels of the side at which images are stored
     config.data.resize = "squash"  # to a square: "squash", or "pad", which keeps the aspect
+    config.data.quality = 0  # of the stored images as JPEG, 1 to 100; 0: PNG, which loses nothing
     config.data.image_size = 32  # pixels of the side that the models see
     # Where decoded images are kept: "device", "host", "none", or "auto": the first of these where they fit.
     config.data.cache = "auto"

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from fairkd_jax import cli
 from fairkd_jax.data.datasheet import describe
-from fairkd_jax.data.images import encode_png
+from fairkd_jax.data.images import encode_image
 from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.data.split import Split
 from fairkd_jax.files import write_bytes
@@ -62,7 +62,8 @@ def main() -> None:
         part = described["splits"][name]
         counts[name] = np.vstack([part["counts"], part["unknown"]])
         path = folder / f"{info.name}-{name}.png"
-        write_bytes(path, encode_png(sheet_of(dataset, split, _PER_CELL.value, _SEED.value)))
+        sheet = sheet_of(dataset, split, _PER_CELL.value, _SEED.value)
+        write_bytes(path, encode_image(sheet, quality=0))
         print(path)
     groups: tuple[str, ...] = info.group_names
     if any(table[-1].any() for table in counts.values()):

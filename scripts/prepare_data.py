@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--resize", default="squash", help="squash (default) or pad")
     parser.add_argument(
+        "--quality", type=int, default=0, help="of the stored images as JPEG, 1 to 100; 0 (default): PNG"
+    )
+    parser.add_argument(
         "--max_bad_fraction", type=float, default=0.01, help="share of bad files that is borne"
     )
     for option in ("target", "protected"):

@@ -22,15 +22,17 @@ class PreparedConfig(tfds.core.BuilderConfig):
 
     Attributes:
       size: side of the images in pixels.
+      encoding: of the images, "png" or "jpeg".
       class_names: names of the labels.
       group_names: names of the groups.
       attributes: names of the further integers.
       examples: split name -> its examples in order.
-      images: returns (position in the split, PNG bytes) of each example of a split, in any order.
+      images: returns (position in the split, encoded bytes) of each example of a split, in any order.
       report: written beside the data.
     """
 
     size: int = 0
+    encoding: str = "png"
     class_names: tuple[str, ...] = ()
     group_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
@@ -63,7 +65,7 @@ class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         side = config.size
         features = {
             "id": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(side, side, 3), encoding_format="png"),
+            "image": tfds.features.Image(shape=(side, side, 3), encoding_format=config.encoding),
             "label": tfds.features.ClassLabel(names=config.class_names),
             "group": tfds.features.ClassLabel(names=config.group_names),
             **{name: tfds.features.Scalar(np.int32) for name in config.attributes},

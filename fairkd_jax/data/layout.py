@@ -17,7 +17,7 @@ import numpy as np
 from fairkd_jax.data.plan import Plan, Table
 from fairkd_jax.errors import UsageError, reading
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 REPORT_NAME = "preparation.json"
 
 

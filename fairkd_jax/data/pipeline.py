@@ -131,6 +131,7 @@ def open_dataset(
     source: str = "",
     size: int,
     resize: str = "squash",
+    quality: int = 0,
     max_bad_fraction: float = 0.01,
     cache: str = "auto",
     **options: Any,
@@ -143,6 +144,7 @@ def open_dataset(
       source: the archive, folder or manifest that holds the images; may be left out once prepared.
       size: side of the images in pixels.
       resize: "squash" stretches to the square, "pad" keeps the aspect.
+      quality: of the stored images as JPEG, 1 to 100; 0: PNG, which loses nothing.
       max_bad_fraction: the largest share of the source's files that may be malformed or unreadable.
       cache: "host" keeps decoded images in memory, "none" does not, "auto" does if there is room.
       **options: the data set's own; see its `plan` function.
@@ -152,7 +154,7 @@ def open_dataset(
     """
     if cache not in CACHE_MODES:
         raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
-    plan = make_plan(name, source=source, size=size, resize=resize, options=options)
+    plan = make_plan(name, source=source, size=size, resize=resize, quality=quality, options=options)
     root = Path(directory or default_directory()).expanduser().absolute()
     folder = prepare(plan, root, max_bad_fraction=max_bad_fraction)
     import tensorflow_datasets as tfds

@@ -90,6 +90,7 @@ class Plan:
       entries: lists the source in its own order.
       attributes: names of the further integers of each example.
       sort_by_id: store in the order of the ids rather than of the source.
+      quality: of the stored images as JPEG, 1 to 100; 0: PNG.
       view: what becomes of the stored table when it is opened: other splits and groups for the same rows, by
         rules that can change without preparing again; None where it is used as it was stored.
     """
@@ -106,6 +107,7 @@ class Plan:
     entries: Callable[[], Iterator[Entry]]
     attributes: tuple[str, ...] = ()
     sort_by_id: bool = False
+    quality: int = 0
     view: Callable[[Table], Table] | None = None
 
     @property

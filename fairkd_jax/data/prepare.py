@@ -9,7 +9,7 @@ from typing import Any
 from fairkd_jax.data.layout import is_prepared, prepared_folder, read_report
 from fairkd_jax.data.plan import Plan, digest
 from fairkd_jax.data.progress import Progress
-from fairkd_jax.data.staging import Staged, stage
+from fairkd_jax.data.staging import Form, Staged, stage
 from fairkd_jax.data.writing import write_dataset
 from fairkd_jax.errors import UsageError
 
@@ -55,7 +55,8 @@ def _stage_and_write(
 ) -> None:
     progress = Progress(f"preparing {plan.name}")
     try:
-        staged = stage(plan.entries(), staging, size=plan.size, resize=plan.resize, progress=progress)
+        form = Form(plan.size, plan.resize, plan.quality)
+        staged = stage(plan.entries(), staging, form=form, progress=progress)
     finally:
         progress.close()
     report = _report(plan, staged)

@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 from absl import logging
 
-from fairkd_jax.data.images import decode_png
+from fairkd_jax.data.images import decode_stored
 from fairkd_jax.data.layout import usable
 from fairkd_jax.data.memory import available_bytes, available_device_bytes
 from fairkd_jax.data.plan import Table
@@ -131,7 +131,7 @@ class Split:
 
     def _image(self, index: int) -> np.ndarray:
         with usable(self._folder):
-            return decode_png(self._records[index]["image"])
+            return decode_stored(self._records[index]["image"])
 
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
         result = np.empty((len(indices), self._size, self._size, 3), np.uint8)

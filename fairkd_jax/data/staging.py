@@ -13,11 +13,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fairkd_jax.data.images import decode_image, encode_png
+from fairkd_jax.data.images import decode_image, encode_image
 from fairkd_jax.data.plan import Entry, Example, digest, printable
 from fairkd_jax.data.progress import Progress
 
 CHUNK_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Form:
+    """How images are stored.
+
+    Attributes:
+      size: side of the square in pixels.
+      resize: "squash" or "pad".
+      quality: as JPEG, 1 to 100; 0: PNG.
+    """
+
+    size: int
+    resize: str
+    quality: int
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Chunk:
     examples: tuple[Example | None, ...]
 
     def images(self) -> list[bytes]:
-        """Reads the PNG bytes of each image; empty where the image is bad."""
+        """Reads the encoded bytes of each image; empty where the image is bad."""
         with np.load(self.path, allow_pickle=False) as arrays:
             data, ends = arrays["data"].tobytes(), arrays["ends"].tolist()
         return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -58,8 +73,8 @@ class Staged:
         return [example for chunk in self.chunks for example in chunk.examples if example is not None]
 
 
-def stage(entries: Iterable[Entry], folder: Path, *, size: int, resize: str, progress: Progress) -> Staged:
-    """Decodes every entry on all cores and keeps the results as PNG in files of `folder`.
+def stage(entries: Iterable[Entry], folder: Path, *, form: Form, progress: Progress) -> Staged:
+    """Decodes every entry on all cores and keeps the results in files of `folder`.
 
     A chunk that an earlier run has staged is used again if its entries have not changed since and none of
     its images was bad.
@@ -67,8 +82,7 @@ def stage(entries: Iterable[Entry], folder: Path, *, size: int, resize: str, pro
     Args:
       entries: the source, in a fixed order.
       folder: where chunks are kept; made if absent.
-      size: side of the stored images in pixels.
-      resize: "squash" or "pad".
+      form: how the images are stored.
       progress: is told of each finished chunk.
     """
     result = Staged()
@@ -78,7 +92,7 @@ def stage(entries: Iterable[Entry], folder: Path, *, size: int, resize: str, pro
             warnings.filterwarnings("ignore", module=r"PIL\.")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for number, chunk in enumerate(_chunks(entries, result)):
-                _stage_chunk(pool, chunk, number, folder, (size, resize), result)
+                _stage_chunk(pool, chunk, number, folder, form, result)
                 progress.update(result.total, len(result.skipped))
     finally:
         pool.shutdown(cancel_futures=True)
@@ -104,16 +118,16 @@ def _stage_chunk(
     entries: list[Entry],
     number: int,
     folder: Path,
-    form: tuple[int, str],
+    form: Form,
     result: Staged,
 ) -> None:
     stamps = (part for entry in entries for part in (entry.name, entry.stamp))
-    path = folder / f"{number:06d}-{digest([*map(str, form), *stamps], 16)}.npz"
+    path = folder / f"{number:06d}-{digest([repr(form), *stamps], 16)}.npz"
     if _is_reusable(path, len(entries)):
         result.reused += len(entries)
         result.chunks.append(Chunk(path, tuple(entry.example for entry in entries)))
         return
-    converted = list(pool.map(lambda entry: _convert(entry, *form), entries))
+    converted = list(pool.map(lambda entry: _convert(entry, form), entries))
     result.decoded += len(entries)
     result.skipped += [
         (entry.name, reason) for entry, (_, reason) in zip(entries, converted, strict=True) if reason
@@ -121,7 +135,7 @@ def _stage_chunk(
     examples = (
         None if reason else entry.example for entry, (_, reason) in zip(entries, converted, strict=True)
     )
-    _write(path, [png for png, _ in converted])
+    _write(path, [image for image, _ in converted])
     result.chunks.append(Chunk(path, tuple(examples)))
 
 
@@ -134,10 +148,11 @@ def _is_reusable(path: Path, count: int) -> bool:
         return False
 
 
-def _convert(entry: Entry, size: int, resize: str) -> tuple[bytes, str]:
-    """Returns (PNG bytes, "") or (no bytes, the reason): a damaged file must never end a long preparation."""
+def _convert(entry: Entry, form: Form) -> tuple[bytes, str]:
+    """Returns (encoded image, "") or (no bytes, why): a damaged file must never end a long preparation."""
     try:
-        return encode_png(decode_image(entry.load(), size=size, resize=resize)), ""
+        pixels = decode_image(entry.load(), size=form.size, resize=form.resize)
+        return encode_image(pixels, quality=form.quality), ""
     except UnidentifiedImageError:
         return b"", "not an image of a known format"
     except Exception as error:

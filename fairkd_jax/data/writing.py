@@ -56,14 +56,15 @@ def _run_builder(
     def images(split: str) -> Iterator[tuple[int, bytes]]:
         places = iter(placed)
         for chunk in staged.chunks:
-            for png in filter(None, chunk.images()):
+            for image in filter(None, chunk.images()):
                 place, position = next(places)
                 if place == split:
-                    yield position, png
+                    yield position, image
 
     config = PreparedConfig(
         name=plan.config_name,
         size=plan.size,
+        encoding="jpeg" if plan.quality else "png",
         class_names=plan.class_names,
         group_names=plan.group_names,
         attributes=plan.attributes,

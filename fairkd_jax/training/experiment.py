@@ -77,6 +77,7 @@ def open_data(config: ConfigDict) -> Dataset:
         source=data.source,
         size=data.size,
         resize=data.resize,
+        quality=data.quality,
         cache=data.cache,
         max_bad_fraction=data.max_bad_fraction,
         **with_tuples(dict(options)),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairkd_jax.data.images import BadImageError, decode_image, decode_png, encode_png
+from fairkd_jax.data.images import BadImageError, decode_image, decode_stored, encode_image
 
 
 def encode(image, format="PNG", **options):
@@ -39,8 +39,38 @@ def test_pixels_of_32_bits_are_refused():
 
 def test_image_of_the_right_size_is_unchanged(picture):
     pixels = picture(1)
-    np.testing.assert_array_equal(decode_image(encode_png(pixels), size=20, resize="squash"), pixels)
-    np.testing.assert_array_equal(decode_png(encode_png(pixels)), pixels)
+    data = encode_image(pixels, quality=0)
+    np.testing.assert_array_equal(decode_image(data, size=20, resize="squash"), pixels)
+    np.testing.assert_array_equal(decode_stored(data), pixels)
+
+
+def test_storing_as_jpeg_loses_little_and_saves_much(picture):
+    smooth = np.asarray(Image.fromarray(picture(1)).resize((96, 96), Image.Resampling.BICUBIC))
+    data = encode_image(smooth, quality=90)
+    assert len(data) < 0.7 * len(encode_image(smooth, quality=0))
+    assert np.abs(decode_stored(data).astype(int) - smooth).mean() < 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(70, 90), (5, 7), (33, 100), (1, 9)])
+def test_enlarging_and_strong_shrinking_are_pils_bicubic(picture, height, width):
+    image = Image.fromarray(picture(3)).resize((width, height), Image.Resampling.BICUBIC)
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC), int)
+    result = decode_image(encode(image), size=16, resize="squash")
+    assert np.abs(result - expected).max() <= 2
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad"])
+def test_photographs_are_close_to_the_slow_way(picture, resize):
+    """Scaled decoding and bilinear shrinking against the whole image and an antialiased filter."""
+    coarse = Image.fromarray(picture(4)).resize((400, 300), Image.Resampling.BICUBIC)
+    data = encode(coarse, "JPEG", quality=95)
+    result = decode_image(data, size=64, resize=resize)
+    with Image.open(io.BytesIO(data)) as whole:
+        height = 48 if resize == "pad" else 64
+        inner = np.asarray(whole.resize((64, height), Image.Resampling.BICUBIC), int)
+    top = (64 - height) // 2
+    assert np.abs(result[top : top + height] - inner).mean() < 3
+    assert result[:top].max(initial=0) == 0
 
 
 def test_pad_keeps_the_aspect():

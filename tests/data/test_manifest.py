@@ -1,5 +1,7 @@
 """Your own images: each fault has its line, and the folder builder gives the same arrays."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -27,6 +29,18 @@ def test_rows_keep_their_order(write_manifest, tmp_path, picture):
     assert train.groups.tolist() == [0, -1]
     assert train.counts.tolist() == [[1, 0], [0, 0]]
     np.testing.assert_array_equal(train[1]["image"], picture(1))
+
+
+def test_images_can_be_stored_as_jpeg(write_manifest, tmp_path):
+    manifest = write_manifest(GOOD)
+    png, jpeg = (open_manifest(manifest, tmp_path / "d", quality=quality) for quality in (0, 95))
+    assert png.info.directory != jpeg.info.directory
+    stored = next(Path(jpeg.info.directory).glob("*train*array_record*")).read_bytes()
+    assert b"JFIF" in stored
+    difference = png.split("train").images().astype(int) - jpeg.split("train").images()
+    assert 0 < np.abs(difference).mean() < 3
+    with pytest.raises(UsageError, match="quality=101"):
+        open_manifest(manifest, tmp_path / "d", quality=101)
 
 
 def test_csv_and_parquet_agree(write_manifest, tmp_path):

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from fairkd_jax.data.digits.paint import GROUP_NAMES, draw_groups, load_digits, paint, split_digits
-from fairkd_jax.data.images import encode_png
+from fairkd_jax.data.images import encode_image
 from fairkd_jax.data.plan import Entry, Example, Plan
 from fairkd_jax.errors import UsageError
 
@@ -63,4 +63,4 @@ def _entries(size: int, skew: float, seed: int, noise: float) -> Iterator[Entry]
 
 
 def _png(ink: np.ndarray, group: int, size: int, noise: float, seed: int, index: int) -> bytes:
-    return encode_png(paint(ink, group, size=size, noise=noise, seed=seed, index=index))
+    return encode_image(paint(ink, group, size=size, noise=noise, seed=seed, index=index), quality=0)
