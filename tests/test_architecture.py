@@ -18,6 +18,7 @@ LEVELS = {
     "data": 1,
     "training": 2,
     "report": 2,
+    "benchmarks": 2,
     "cli": 3,
 }
 # The one module of the package that turns a config into objects, and those that hand it a config.

@@ -1,7 +1,7 @@
 """Opens data sets and makes batches that depend on the seed and the step alone."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ __all__ = [
     "train_batches",
 ]
 
-_AHEAD = 4
+_AHEAD = 4  # batches that are made before they are asked for
+_PLACED = 2  # of these, how many are on the device already
 _EPOCHS = 2**31  # as good as for ever; without a number, Grain's own arithmetic overflows at batches of one
 
 
@@ -179,7 +180,8 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     with_images: bool = True,
-) -> Iterator[dict[str, np.ndarray]]:
+    place: Callable[[dict[str, np.ndarray]], Any] | None = None,
+) -> Iterator[Any]:
     """Yields full batches for ever, shuffled anew in each epoch.
 
     The global batch of a step is a function of (seed, step): the slices of all processes, concatenated in
@@ -194,10 +196,11 @@ def train_batches(
       process_index: which slice of each batch to yield.
       process_count: number of slices.
       with_images: whether a batch holds its images; where they are on the device, its indices are enough.
+      place: takes a batch to the devices; called in the background, up to `_PLACED` batches ahead.
 
     Returns:
       An iterator of dicts: image uint8 [b, S, S, 3]; label, group, index int32 [b]; mask float32 [b], ones;
-      where b = batch_size / process_count.
+      where b = batch_size / process_count; or of what `place` makes of them.
 
     Raises:
       UsageError: batch_size does not divide by process_count or exceeds the split, or a number out of range.
@@ -213,11 +216,16 @@ def train_batches(
         raise UsageError(f"start_step={start_step} is negative; use 0 or more")
     steps = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat(_EPOCHS).batch(batch_size)
     first = process_index * local
-    return _prefetched(
+    batches = _prefetched(
         steps[start_step:].map(
             lambda indices: _batch(split, indices[first : first + local], local, with_images)
         )
     )
+    if place is not None:
+        batches = grain.experimental.ThreadPrefetchIterDataset(
+            batches.map(place), prefetch_buffer_size=_PLACED
+        )
+    return iter(batches)
 
 
 def eval_batches(
@@ -245,7 +253,7 @@ def eval_batches(
         return _batch(split, np.arange(start, min(start + local, len(split))), local)
 
     steps = -(-len(split) // batch_size)
-    return _prefetched(grain.MapDataset.range(steps).map(batch))
+    return iter(_prefetched(grain.MapDataset.range(steps).map(batch)))
 
 
 def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -273,6 +281,6 @@ def _batch(split: Split, indices: np.ndarray, size: int, with_images: bool = Tru
     }
 
 
-def _prefetched(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
+def _prefetched(dataset: Any) -> Any:
     threads = min(_AHEAD, os.cpu_count() or 1)
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD)))
+    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD))

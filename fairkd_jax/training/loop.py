@@ -1,6 +1,7 @@
 """The loop around the compiled step: batches in, numbers out, checkpoints in between."""
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from fairkd_jax.data.pipeline import Split, eval_batches, train_batches
 from fairkd_jax.fairness import summarize
@@ -21,7 +21,7 @@ from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.step import Step
 from fairkd_jax.training.stop import Stopped, StopRequest
 from fairkd_jax.training.writers import Progress, Writer
-from fairkd_jax.types import Tree
+from fairkd_jax.types import Batch, Tree
 
 SHOWN = ("loss", "accuracy", "advantage", "temperature")  # in a progress line; the rest is in metrics.jsonl
 # What a validation tells and the best checkpoint is chosen by.
@@ -162,18 +162,17 @@ class _Run:
         self._pending: tuple[int, Metrics] | None = None
         self._waited, self._reported = 0.0, time.monotonic()
 
-    def wait_for(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def wait_for(self, batches: Iterator[Batch]) -> Batch:
         """Takes the next batch, and notes how long it was not there yet."""
         start = time.monotonic()
         batch = next(batches)
         self._waited += time.monotonic() - start
         return batch
 
-    def advance(self, batch: Mapping[str, np.ndarray]) -> None:
+    def advance(self, batch: Batch) -> None:
         """Dispatches a step, and reads the metrics of the one before it."""
         program = self.program
-        arrays = to_global(batch, over_batch(program.mesh))
-        self.state, metrics = program.step(self.state, program.teacher_variables, arrays, program.weights)
+        self.state, metrics = program.step(self.state, program.teacher_variables, batch, program.weights)
         self.step += 1
         self.settle()
         self._pending = (self.step, metrics)
@@ -264,6 +263,7 @@ def _fit(program: Program, checkpoints: Checkpoints, make_writers: Callable[[int
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         with_images=not program.images_on_device,
+        place=functools.partial(to_global, sharding=over_batch(program.mesh)),
     )
     try:
         with StopRequest() as stop:

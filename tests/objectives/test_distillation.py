@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
+from fairkd_jax.benchmarks.angle import without_chunks
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import ckd, create_objective, cross_entropy, rkd
-from scripts.benchmark import angle_without_chunks
 
 
 def softmax(z):
@@ -314,8 +314,7 @@ def test_bad_options_are_refused(name, options, message):
 def test_the_angle_takes_little_memory_and_equals_the_form_without_chunks():
     s, t = (jnp.float32(e) for e in make("plain", 128, (1280, 1536)))
     chunked, whole = (
-        jax.jit(jax.value_and_grad(loss)).lower(s, t).compile()
-        for loss in (rkd.angle_loss, angle_without_chunks)
+        jax.jit(jax.value_and_grad(loss)).lower(s, t).compile() for loss in (rkd.angle_loss, without_chunks)
     )
     assert chunked.memory_analysis().temp_size_in_bytes <= 8 * 2**20
     assert whole.memory_analysis().temp_size_in_bytes > 30 * 2**20

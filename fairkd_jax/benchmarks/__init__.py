@@ -1,0 +1,1 @@
+"""What scripts/benchmark.py runs: parts of the project side by side with what they replace."""
