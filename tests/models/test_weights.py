@@ -60,7 +60,9 @@ def write_keras(path, arrays, prefix=""):
                 weight = "depthwise_kernel"
             file[f"{prefix}{layer}/{layer}/{weight}:0"] = array
         for name in ("mean", "variance", "count"):
-            file[f"{prefix}normalization/normalization/{name}:0"] = np.zeros(3)
+            file[f"{prefix}normalization_4/normalization_4/{name}:0"] = np.zeros(3)
+        if prefix:  # a whole model, with its optimizer
+            file["optimizer_weights/adam/stem_conv/kernel:0"] = np.zeros(3)
     return path
 
 

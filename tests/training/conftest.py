@@ -15,6 +15,18 @@ from fairkd_jax.models.architecture import Architecture, Stage
 from fairkd_jax.objectives import Spec, create_objective
 from fairkd_jax.training.step import init_state, make_train_step
 
+
+@pytest.fixture(autouse=True, scope="package")
+def quick_compilation():
+    """What is tested here is what a training does; how exact compiled numbers are is for the other folders.
+
+    Most of the time goes into compiling programs that run for some steps only.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 BATCH, SIZE, CLASSES = 16, 16, 4
 NAMES = ("cross_entropy", "ckd", "rkd_distance", "rkd_angle", "adversary")
 WEIGHTS = {"cross_entropy": 1.0, "ckd": 0.9, "rkd_distance": 25.0, "rkd_angle": 50.0, "adversary": 1.0}

@@ -1,5 +1,6 @@
 """From a checkpoint file to our variables and back, with every name accounted for."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from fairkd_jax.models.weights.leaves import SOURCES, Leaf, leaves
 from fairkd_jax.types import Tree
 
 _SHOWN = 10
-# Counters that a network does not need: torch's steps, and keras's preprocessing.
-_IGNORED = ("num_batches_tracked", "normalization/mean", "normalization/variance", "normalization/count")
+# What a network does not need: torch's counters, and Keras's preprocessing, numbered in models made later.
+_IGNORED = re.compile(r"(.*\.)?num_batches_tracked|normalization(_\d+)?/(mean|variance|count)")
 _INIT_SIZE = 32  # pixels; the shapes of the variables do not depend on it
 
 
@@ -118,7 +119,7 @@ def _check_names(
     unexpected = [
         name
         for name in checkpoint.shapes
-        if name not in wanted and name not in extra and not name.endswith(_IGNORED)
+        if name not in wanted and name not in extra and not _IGNORED.fullmatch(name)
     ]
     misshapen = [
         f"{name} {checkpoint.shapes[name]} instead of {shape}"

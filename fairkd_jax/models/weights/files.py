@@ -79,7 +79,12 @@ def _safetensors(path: Path) -> Checkpoint:
 def _hdf5(path: Path) -> Checkpoint:
     with reading(str(path), _ADVICE), h5py.File(path, "r") as file:
         found: dict[str, tuple[str, tuple[int, ...]]] = {}
-        for location, dataset in _datasets(file, 0):
+        # Where a whole model was saved, its optimizer's arrays stand beside the weights.
+        whole = isinstance(file.get("model_weights", getlink=True), h5py.HardLink)
+        root = file["model_weights"] if whole else file
+        if not isinstance(root, h5py.Group):
+            raise UsageError(f"{path}: model_weights is no group; is it a checkpoint of Keras?")
+        for location, dataset in _datasets(root, 0):
             name = _keras_name(location)
             if name in found:
                 raise UsageError(f"{path} has two arrays for {name}; is it a checkpoint of Keras?")
@@ -129,7 +134,9 @@ def _torch(path: Path) -> Checkpoint:
             state = state.get("state_dict", state.get("model"))
         if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
             raise UsageError(f"{path} holds no plain state_dict of arrays")
-        shapes = {str(name): tuple(value.shape) for name, value in state.items()}
+        # What DataParallel puts before each name.
+        state = {str(name).removeprefix("module."): value for name, value in state.items()}
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
 
     def read(name: str) -> np.ndarray:
         value = state[name]
