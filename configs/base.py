@@ -45,6 +45,8 @@ def _add_models(config: ConfigDict) -> None:
     config.student.stochastic_depth_rate = placeholder(float)  # empty: the architecture's own
     config.student.pretrained = ""  # a checkpoint file of timm, torchvision or Keras to start from
     config.student.frozen_norm = False  # BatchNorm keeps the statistics that it has
+    # Share of its old running statistics that a step keeps; empty: the architecture's own, 0.9 if pretrained.
+    config.student.norm_momentum = placeholder(float)
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = ""  # a finished run's folder; empty: trained first, into WORKDIR/teacher
@@ -57,6 +59,7 @@ def _add_models(config: ConfigDict) -> None:
     config.teacher.stochastic_depth_rate = placeholder(float)
     config.teacher.pretrained = ""
     config.teacher.frozen_norm = False
+    config.teacher.norm_momentum = placeholder(float)
 
     config.finetune = ConfigDict()  # of a pretrained student, and of a teacher that is trained here
     config.finetune.backbone_scale = 1.0  # factor of the learning rate of all but the head

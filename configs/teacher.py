@@ -14,6 +14,7 @@ def get_config(preset: str = "") -> ConfigDict:
         "stochastic_depth_rate",
         "pretrained",
         "frozen_norm",
+        "norm_momentum",
     ):
         config.student[key] = config.teacher[key]
     config.epochs = config.teacher.epochs

@@ -34,6 +34,7 @@ def create_model(
     dropout_rate: float | None = None,
     stochastic_depth_rate: float | None = None,
     frozen_norm: bool = False,
+    norm_momentum: float | None = None,
 ) -> EfficientNet:
     """Builds a network by its name.
 
@@ -46,6 +47,8 @@ def create_model(
       dropout_rate: None for the rate that belongs to the name.
       stochastic_depth_rate: The same, for the rate of the deepest block.
       frozen_norm: Whether BatchNorm keeps its running statistics, and uses them, in training too.
+      norm_momentum: Share of BatchNorm's old running statistics that a step keeps; None for the share that
+        belongs to the name.
 
     Returns:
       A module; `.apply(variables, images, train=False)` gives `Outputs`.
@@ -63,6 +66,8 @@ def create_model(
     if stochastic_depth_rate is not None:
         rate = _check_rate("stochastic_depth_rate", stochastic_depth_rate)
         architecture = replace(architecture, stochastic_depth_rate=rate)
+    if norm_momentum is not None:
+        architecture = replace(architecture, bn_momentum=_check_rate("norm_momentum", norm_momentum))
     return EfficientNet(architecture, num_classes, dtype=jnp.dtype(dtype), frozen_norm=frozen_norm)
 
 

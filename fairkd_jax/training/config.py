@@ -44,7 +44,17 @@ SIZE_KEYS = (
 )
 # What an objective's section holds beside the options of its factory.
 TRAINING_KEYS = ("weight", "learning_rate", "decay")
-MODEL_KEYS = ("architecture", "dtype", "dropout_rate", "stochastic_depth_rate", "pretrained", "frozen_norm")
+MODEL_KEYS = (
+    "architecture",
+    "dtype",
+    "dropout_rate",
+    "stochastic_depth_rate",
+    "pretrained",
+    "frozen_norm",
+    "norm_momentum",
+)
+# What timm fine-tunes both families with. Keras's 0.99 takes some 500 steps to follow a model that changes.
+FINETUNED_NORM_MOMENTUM = 0.9
 
 
 def resolved(config: ConfigDict) -> ConfigDict:
@@ -102,6 +112,9 @@ def make_model(section: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The model of a `student` or `teacher` section."""
     if section["dtype"] not in ("float32", "bfloat16"):
         raise UsageError(f"dtype={section['dtype']!r} is unknown; use float32 or bfloat16")
+    momentum = section["norm_momentum"]
+    if momentum is None and section["pretrained"]:
+        momentum = FINETUNED_NORM_MOMENTUM
     return create_model(
         section["architecture"],
         num_classes=num_classes,
@@ -109,6 +122,7 @@ def make_model(section: Mapping[str, Any], num_classes: int) -> nn.Module:
         dropout_rate=section["dropout_rate"],
         stochastic_depth_rate=section["stochastic_depth_rate"],
         frozen_norm=section["frozen_norm"],
+        norm_momentum=momentum,
     )
 
 

@@ -14,6 +14,7 @@ from fairkd_jax.models.weights.convert import to_source
 from fairkd_jax.models.weights.files import write_safetensors
 from fairkd_jax.training import train
 from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.config import make_model
 
 ONE = jax.devices()[:1]
 NAME = "efficientnet_tiny"
@@ -85,6 +86,20 @@ def test_frozen_norms_keep_their_statistics(make_config, pretrained, tmp_path):
     changes = run(make_config, pretrained, tmp_path / "run", student__frozen_norm=True)
     for name, change in changes.items():
         assert (change == 0) == name.startswith("batch_stats/"), name
+
+
+def test_pretrained_statistics_follow_quickly(make_config):
+    config = make_config(student__architecture="tf_efficientnet_b0")
+    for changes, momentum in (
+        ({}, 0.99),
+        ({"pretrained": "weights.h5"}, 0.9),
+        ({"pretrained": "weights.h5", "norm_momentum": 0.8}, 0.8),
+    ):
+        config.student.update(changes)
+        assert make_model(config.student, num_classes=2).architecture.bn_momentum == momentum
+    config.student.norm_momentum = 1.5
+    with pytest.raises(UsageError, match=r"norm_momentum=1\.5 is not"):
+        make_model(config.student, num_classes=2)
 
 
 def test_the_head_moves_first(make_config, pretrained, tmp_path):
