@@ -13,7 +13,7 @@ from scripts.benchmark import main
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["angle", "--rounds=0"], "--rounds 0 must be at least 1"),
+        (["angle", "--rounds=0"], "0 must be at least 1"),
         (["angle", "--config.epochs=2"], "unrecognized arguments: --config.epochs=2"),
         (["data", "--rouns=2"], "unrecognized arguments: --rouns=2"),
         (["data", "--source=configs"], "configs holds no JPEG files"),

@@ -9,24 +9,19 @@ from flax import linen as nn
 
 from fairkd_jax.models.architecture import Architecture, Stage
 from fairkd_jax.models.layers import (
+    BatchNorm,
     DepthwiseConv,
+    PointwiseConv,
     StemConv,
     classifier_uniform,
-    pointwise_conv,
     spatial_mean,
 )
 from fairkd_jax.types import Outputs
 
 
-def _batch_norm(architecture: Architecture, dtype: Any, train: bool) -> partial[nn.BatchNorm]:
-    """BatchNorm of the family; flax reduces in float32 whatever the dtype of the activations is."""
-    return partial(
-        nn.BatchNorm,
-        use_running_average=not train,
-        momentum=architecture.bn_momentum,
-        epsilon=architecture.bn_epsilon,
-        dtype=dtype,
-    )
+def _batch_norm(architecture: Architecture, train: bool) -> partial[BatchNorm]:
+    """BatchNorm of the family."""
+    return partial(BatchNorm, train=train, momentum=architecture.bn_momentum, epsilon=architecture.bn_epsilon)
 
 
 class MBConv(nn.Module):
@@ -52,20 +47,19 @@ class MBConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H', W', stage.filters]."""
-        norm = _batch_norm(self.architecture, self.dtype, train and not self.frozen_norm)
-        pointwise = partial(pointwise_conv, dtype=self.dtype)
+        norm = _batch_norm(self.architecture, train and not self.frozen_norm)
         inputs, channels = x, x.shape[-1]
         if self.stage.expand != 1:
-            x = pointwise(channels * self.stage.expand, name="expand_conv")(x)
-            x = nn.swish(norm(name="expand_bn")(x))
+            x = PointwiseConv(channels * self.stage.expand, name="expand_conv")(x)
+            x = norm(name="expand_bn", swish=True)(x)
         x = DepthwiseConv(self.stage.kernel, self.stride, self.architecture.padding, name="depthwise_conv")(x)
-        x = nn.swish(norm(name="depthwise_bn")(x))
+        x = norm(name="depthwise_bn", swish=True)(x)
         # The squeeze is a quarter of the block's input, not of its expanded width.
         gate = spatial_mean(x).astype(self.dtype)
-        gate = nn.swish(pointwise(max(1, channels // 4), use_bias=True, name="se_reduce")(gate))
-        gate = nn.sigmoid(pointwise(x.shape[-1], use_bias=True, name="se_expand")(gate))
+        gate = nn.swish(PointwiseConv(max(1, channels // 4), use_bias=True, name="se_reduce")(gate))
+        gate = nn.sigmoid(PointwiseConv(x.shape[-1], use_bias=True, name="se_expand")(gate))
         x = x * gate[:, None, None, :]
-        x = norm(name="project_bn")(pointwise(self.stage.filters, name="project_conv")(x))
+        x = norm(name="project_bn")(PointwiseConv(self.stage.filters, name="project_conv")(x))
         if self.stride != 1 or channels != self.stage.filters:
             return x
         x = nn.Dropout(
@@ -113,10 +107,10 @@ class EfficientNet(nn.Module):
           Logits float32 [B, num_classes] and the embedding float32 [B, architecture.head].
         """
         architecture = self.architecture
-        norm = _batch_norm(architecture, self.dtype, train and not self.frozen_norm)
+        norm = _batch_norm(architecture, train and not self.frozen_norm)
         x = images.astype(self.dtype)
         x = StemConv(architecture.stem, 3, 2, architecture.padding, name="stem_conv")(x)
-        x = nn.swish(norm(name="stem_bn")(x))
+        x = norm(name="stem_bn", swish=True)(x)
 
         total = sum(stage.blocks for stage in architecture.stages)
         done = 0
@@ -133,6 +127,6 @@ class EfficientNet(nn.Module):
                 )(x, train)
                 done += 1
 
-        x = pointwise_conv(architecture.head, dtype=self.dtype, name="head_conv")(x)
-        embedding = spatial_mean(nn.swish(norm(name="head_bn")(x)))
+        x = PointwiseConv(architecture.head, name="head_conv")(x)
+        embedding = spatial_mean(norm(name="head_bn", swish=True)(x))
         return Outputs(logits=self.classify(embedding, train), embedding=embedding)

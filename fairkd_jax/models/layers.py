@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fairkd_jax.ops import depthwise_conv, patch_convolution
+from fairkd_jax.ops import batch_norm, depthwise_conv, patch_convolution, pointwise
 from fairkd_jax.ops.convolution import Padding
+from fairkd_jax.ops.normalization import over
 
 
 def fan_out_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
@@ -27,6 +28,42 @@ def classifier_uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.fl
     """Uniform in +- 1 / sqrt(number of classes), for kernels [D, C]."""
     bound = shape[-1] ** -0.5
     return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
+
+
+class BatchNorm(nn.Module):
+    """BatchNorm, and the swish behind it where there is one: [..., C] -> [..., C].
+
+    Variables as of `flax.linen.BatchNorm`: parameters `scale` and `bias`, statistics `mean` and `var`.
+
+    Attributes:
+      train: Whether to use the batch's statistics, and to follow them.
+      momentum: Share of the old running statistics that is kept.
+      epsilon: Added to the variance.
+      swish: Whether the result goes through z * sigmoid(z).
+    """
+
+    train: bool
+    momentum: float
+    epsilon: float
+    swish: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        variance = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        if not self.train:
+            factor = jax.lax.rsqrt(variance.value + self.epsilon) * scale
+            z = (x - over(mean.value, x)) * over(factor, x) + over(bias, x)
+            return (nn.swish(z) if self.swish else z).astype(x.dtype)
+        y, batch_mean, batch_variance = batch_norm(x, scale, bias, self.epsilon, self.swish)
+        if not self.is_initializing():
+            kept = self.momentum
+            mean.value = kept * mean.value + (1.0 - kept) * batch_mean
+            variance.value = kept * variance.value + (1.0 - kept) * batch_variance
+        return y
 
 
 class StemConv(nn.Module):
@@ -58,9 +95,19 @@ class DepthwiseConv(nn.Module):
         return depthwise_conv(x, kernel, stride=self.stride, padding=self.padding)
 
 
-def pointwise_conv(features: int, *, dtype: Any, name: str, use_bias: bool = False) -> nn.Dense:
-    """A 1x1 convolution, as the matrix product that it is: kernel [in, features]."""
-    return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=fan_out_normal, name=name)
+class PointwiseConv(nn.Module):
+    """A 1x1 convolution: [..., I] -> [..., features], in the dtype of its input; kernel [I, features]."""
+
+    features: int
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = pointwise(x, self.param("kernel", fan_out_normal, (x.shape[-1], self.features)))
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return y + over(bias, y).astype(y.dtype)
 
 
 def spatial_mean(x: jax.Array) -> jax.Array:

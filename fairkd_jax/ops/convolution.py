@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fairkd_jax.ops.pointwise import pointwise
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Padding = Literal["SAME", "symmetric"] | Pads
 
@@ -79,5 +81,5 @@ def patch_convolution(x: jax.Array, kernel: jax.Array, *, stride: int, padding: 
     )
     padded = pad_image(x, pads)
     patches = [tap(padded, row, column, size, stride) for row in range(height) for column in range(width)]
-    matrix = kernel.astype(x.dtype).reshape(height * width * channels, filters)
-    return jnp.concatenate(patches, axis=-1) @ matrix
+    matrix = kernel.reshape(height * width * channels, filters)
+    return pointwise(jnp.concatenate(patches, axis=-1), matrix)
