@@ -33,8 +33,9 @@ READS_CONFIG = {
 }
 
 
-# Heavy libraries behind an extra, imported by the function, or the process, that needs them.
-LATE = {"models/weights/files.py": ("torch",), "benchmarks/torch_peer.py": ("torch",)}
+# Heavy libraries behind an extra, imported by the function that needs them; and a program of its own.
+LATE = {"models/weights/files.py": ("torch",)}
+OTHER_PROCESS = {"benchmarks/torch_peer.py": ("torch",)}
 
 
 def part_of(path):
@@ -63,8 +64,9 @@ def test_imports_run_downward(path):
     part = part_of(path)
     for name in imports_of(path):
         root, *rest = name.split(".")
-        allowed = LATE.get(str(path.relative_to(PACKAGE)), ())
+        allowed = (LATE | OTHER_PROCESS).get(str(path.relative_to(PACKAGE)), ())
         assert root in allowed or root not in ("configs", "torch", "tensorflow"), name
+        assert not name.startswith("fairkd_jax.benchmarks.torch_peer"), "a program of its own"
         if root == "fairkd_jax" and rest and rest[0] != part:
             assert LEVELS[rest[0]] < LEVELS[part], f"{part} must not import {name}"
 
