@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("input", type=Path, help="the checkpoint that you have")
-    parser.add_argument("output", type=Path, help="the .safetensors file to write")
+    parser.add_argument("output", type=Path, help="the .safetensors file to write, or to replace")
     parser.add_argument("--architecture", required=True, choices=MODEL_NAMES, metavar="NAME")
     parser.add_argument("--names", default="timm", choices=SOURCES, help="of the arrays in the output")
     parser.add_argument("--num_classes", type=int, default=1000, help="of the head; another one is a new one")
@@ -38,14 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.output.absolute().parent.is_dir():
             raise UsageError(f"there is no folder {options.output.parent}; make it first")
         said = read_checkpoint(options.input).metadata.get("architecture", options.architecture)
+        if options.output.is_dir() or (options.output.exists() and options.output.samefile(options.input)):
+            raise UsageError(f"{options.output} is {'a folder' if options.output.is_dir() else 'the input'}")
         if said != options.architecture:
             raise UsageError(f"{options.input} says that it is of {said}: give --architecture {said}")
         variables = load_pretrained(options.architecture, options.input, num_classes=options.num_classes)
         arrays = to_source(options.architecture, variables, options.names)
         metadata = {"architecture": options.architecture, "source": options.input.name, "format": "pt"}
         write_safetensors(options.output, arrays, metadata)
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         print(f"convert_weights.py: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"convert_weights.py: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     print(f"{options.output}: {len(arrays)} arrays of {options.architecture}, named as in {options.names}")
     return 0

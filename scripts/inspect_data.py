@@ -18,6 +18,7 @@ from fairkd_jax.data.datasheet import describe
 from fairkd_jax.data.images import encode_image
 from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.data.split import Split
+from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_bytes
 from fairkd_jax.report.charts import count_chart, require_pyplot
 from fairkd_jax.report.contact_sheet import contact_sheet
@@ -54,7 +55,11 @@ def main() -> None:
     config = resolved(cli.load_config(_CONFIG))
     config.data.cache = "none"
     dataset, folder = open_data(config), Path(_OUTPUT.value)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"{folder}: {reason}; name another folder with --output") from error
     info = dataset.info
     described, counts = describe(dataset, {}), {}
     for name in info.num_examples:

@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fairkd_jax.data.catalog import effective_options
 from fairkd_jax.data.datasheet import describe, markdown, table
-from fairkd_jax.data.pipeline import DATASETS, default_directory, open_dataset
+from fairkd_jax.data.pipeline import DATASETS, Dataset, default_directory, open_dataset
+from fairkd_jax.data.plan import SPLITS
 from fairkd_jax.data.wider_attribute.rules import GROUP_RULES, SPLIT_RULES
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
@@ -56,23 +59,47 @@ def main(arguments: list[str] | None = None) -> int:
     fraction, seed = options["max_bad_fraction"], options.get("seed", 0)
     if not 0 <= fraction <= 1:
         parser.error(f"--max_bad_fraction {fraction} is not in [0, 1]")
+    if not 0 <= options.get("split_seed", 0) < 2**32:
+        parser.error(f"--split_seed {options['split_seed']} is not from 0 to 2**32 - 1")
     if not 0 <= seed < 2**32:
         parser.error(f"--seed {seed} is not from 0 to 2**32 - 1")
     try:
         dataset = open_dataset(options.pop("name"), cache="none", **options)
+        described = describe(dataset, effective_options(dataset.info.name, options))
+        check_records(dataset)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"prepare_data.py: {error}", file=sys.stderr)
         return 2
-    described = describe(dataset, effective_options(dataset.info.name, options))
+    except OSError as error:  # a file or a folder of the source that may not be read
+        print(f"prepare_data.py: {error.filename or options['source']}: {error.strerror}", file=sys.stderr)
+        return 2
     folder = Path(dataset.info.directory)
-    write_text(folder / "counts.json", json.dumps(described, indent=1) + "\n")
-    write_text(folder / "datasheet.md", markdown(described))
-    print(_summary(described, folder))
+    beside = ", with datasheet.md and counts.json"
+    try:
+        write_text(folder / "counts.json", json.dumps(described, indent=1) + "\n")
+        write_text(folder / "datasheet.md", markdown(described))
+    except OSError as error:  # data that others have prepared, say
+        beside = f", without datasheet.md and counts.json ({error.strerror})"
+    print(_summary(described, folder, beside))
+    absent = [name for name in SPLITS if name not in described["splits"]]
+    if absent:
+        print(f"prepare_data.py: there are no images in {' and '.join(absent)}", file=sys.stderr)
     return 0
 
 
-def _summary(described: dict[str, Any], folder: Path) -> str:
-    head = f"{described['dataset']}, {described['size']} px, with datasheet.md and counts.json: {folder}"
+def check_records(dataset: Dataset) -> None:
+    """Reads an image of each end of each split: files that are cut short show there.
+
+    Raises:
+      UsageError: the prepared data are damaged.
+    """
+    for name in dataset.info.num_examples:
+        split = dataset.split(name)
+        split.images(np.array([0, len(split) - 1]))
+
+
+def _summary(described: dict[str, Any], folder: Path, beside: str) -> str:
+    head = f"{described['dataset']}, {described['size']} px{beside}: {folder}"
     lines = [head]
     for name, part in described["splits"].items():
         rows = [row for row in table(described, name) if row[-1] != "0"]

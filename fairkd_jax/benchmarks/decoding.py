@@ -88,7 +88,8 @@ def run(rounds: int, source: str, tensorflow: str) -> None:
     for name, values in rates.items():
         ratio = statistics.median(a / b for a, b in zip(rates["project"], values, strict=True))
         rate = statistics.median(values)
-        print(f"{name:20}  {rate:6.0f} images/s of CPU time   the project's rate is {ratio:.2f} times this")
+        compared = "" if name == "project" else f"   the project's rate is {ratio:.2f} times this"
+        print(f"{name:20}  {rate:6.0f} images/s of CPU time{compared}")
 
 
 def _seconds(decode: Callable[[list[Path]], None], files: list[Path]) -> float:

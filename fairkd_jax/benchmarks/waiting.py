@@ -31,6 +31,9 @@ def run(root: Path, *, large: bool, overrides: Sequence[str]) -> None:
     Raises:
       UsageError: a training failed.
     """
+    for key in ("data.cache", "data.directory", "teacher.checkpoint"):
+        if any(override.startswith(f"--config.{key}") for override in overrides):
+            raise UsageError(f"--config.{key} is set by the benchmark itself")
     with tempfile.TemporaryDirectory(prefix="fairkd-waiting-") as name:
         folder = Path(name)
         directory = f"--config.data.directory={folder / 'data'}"

@@ -17,7 +17,7 @@ from fairkd_jax.data.images import decode_image, encode_image
 from fairkd_jax.data.plan import Entry, Example, digest, printable
 from fairkd_jax.data.progress import Progress
 
-CHUNK_SIZE = 256
+CHUNK_SIZE = 64  # images that a killed preparation loses at most
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _stage_chunk(
         result.chunks.append(Chunk(path, tuple(entry.example for entry in entries)))
         return
     converted = list(pool.map(lambda entry: _convert(entry, form), entries))
-    result.decoded += len(entries)
+    result.decoded += sum(not reason for _, reason in converted)
     result.skipped += [
         (entry.name, reason) for entry, (_, reason) in zip(entries, converted, strict=True) if reason
     ]

@@ -1,5 +1,6 @@
 """Reading a config: what is wrong with it, what it derives, and the parts that it describes."""
 
+import fnmatch
 import functools
 import math
 import operator
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from fairkd_jax.data.augment import Augmentation
@@ -106,6 +109,26 @@ def check(config: ConfigDict) -> None:
     make_augmentation(config)
     for model in (config.student, config.teacher):
         make_model(model, num_classes=2)
+    if config.finetune.frozen:
+        trained_here = [config.student] + [config.teacher] * (not config.teacher.checkpoint)
+        _check_frozen(tuple(config.finetune.frozen), trained_here)
+
+
+def _check_frozen(patterns: tuple[str, ...], sections: list[ConfigDict]) -> None:
+    """Checks that each pattern of frozen names matches some array, and that not all arrays are frozen."""
+    names: list[set[str]] = []
+    for section in sections:
+        model = make_model(section, num_classes=2)
+        image = jnp.zeros((1, 32, 32, 3))
+        params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+        names.append(set(flatten_dict(params, sep="/")))
+    for pattern in patterns:
+        if not any(fnmatch.filter(known, pattern) for known in names):
+            some = ", ".join(sorted(names[0])[:3])
+            raise UsageError(f"finetune.frozen: {pattern!r} matches no array; they are called {some}, ...")
+    for known in names:
+        if known == {name for pattern in patterns for name in fnmatch.filter(known, pattern)}:
+            raise UsageError("finetune.frozen matches every array: nothing would be trained")
 
 
 def make_model(section: Mapping[str, Any], num_classes: int) -> nn.Module:

@@ -38,7 +38,7 @@ def test_table_and_skipped_names(main, faces, tmp_path, capsys):
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("error: 1 of 41 files are bad")
+    assert captured.err.startswith("prepare_data.py: 1 of 41 files are bad")
     assert captured.err.count("\n") == 1
 
 
@@ -53,6 +53,24 @@ def test_counts_and_datasheet(main, write_manifest, tmp_path, capsys):
     sheet = (folder / "datasheet.md").read_text()
     assert "| cat | 0 | 1 | 1 |" in sheet
     assert f"`{described['splits']['test']['digest']}`" in sheet
+
+
+def test_data_of_others_and_damaged_data(main, write_manifest, tmp_path, capsys, monkeypatch):
+    manifest = write_manifest(["a.png,cat,,train", "b.png,dog,x,train"])
+    arguments = ["manifest", "--source", str(manifest), "--directory", str(tmp_path / "d")]
+    assert main(arguments) == 0
+    assert "there are no images in val and test" in capsys.readouterr().err
+
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setitem(main.__globals__, "write_text", refuse)
+    assert main(arguments) == 0
+    assert "without datasheet.md and counts.json (Permission denied)" in capsys.readouterr().out
+    (records,) = (tmp_path / "d").rglob("*array_record*")
+    records.write_bytes(records.read_bytes()[:-200])
+    assert main(arguments) == 2
+    assert "they are damaged: delete that folder" in capsys.readouterr().err
 
 
 def test_manifest_options(main, write_manifest, tmp_path, capsys):

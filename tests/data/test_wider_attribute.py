@@ -174,11 +174,12 @@ def test_faults_are_named_and_counted(write_wider, images, tmp_path, capsys):
     images[2]["targets"][0]["attribute"][0] = 7
     images[3]["file_name"] = "train/../../etc/passwd.jpg"
     images[4]["targets"] = [{"bbox": [0, 0, 1, 1]}]
-    folder = write_wider(images, drop=(3, 5), broken=(6,))
-    with pytest.raises(UsageError, match=r"7 of 60 files are bad, more than max_bad_fraction=0\.01"):
+    images[7]["file_name"] = f"train/0--Parade/{'a' * 300}.jpg"
+    folder = write_wider(images, drop=(3, 5, 7), broken=(6,))
+    with pytest.raises(UsageError, match=r"8 of 60 files are bad, more than max_bad_fraction=0\.01"):
         open_wider(folder, tmp_path / "data")
     dataset = open_wider(folder, tmp_path / "data", max_bad_fraction=0.2)
-    assert sum(dataset.info.num_examples.values()) == 53
+    assert sum(dataset.info.num_examples.values()) == 52
     printed = capsys.readouterr().err
     for reason in (
         "no persons are annotated",

@@ -244,10 +244,14 @@ def test_torch_files_are_read(variables, arrays, tmp_path):
 def test_the_other_family_is_warned_of(variables, write, monkeypatch):
     said = []
     monkeypatch.setattr(logging, "warning", lambda *words: said.append(words[0] % words[1:]))
+    monkeypatch.setitem(ARCHITECTURES, f"tf_{NAME}", ARCHITECTURES[NAME])
     arrays = to_source(NAME, variables, "timm")
-    path = write(arrays, metadata={"architecture": "tf_efficientnet_b0"})
+    path = write(arrays, metadata={"architecture": f"tf_{NAME}"})
     load_pretrained(NAME, path, num_classes=CLASSES)
-    assert "says that it is of tf_efficientnet_b0, and is read into efficientnet_tiny" in said[0]
+    assert "says that it is of tf_efficientnet_tiny, and is read into efficientnet_tiny" in said[0]
+    other = write(arrays, metadata={"architecture": "efficientnet_b0"})
+    with pytest.raises(UsageError, match="of efficientnet_b0, not of efficientnet_tiny: use that"):
+        load_pretrained(NAME, other, num_classes=CLASSES)
     load_pretrained(NAME, write(arrays, metadata={"architecture": NAME}), num_classes=CLASSES)
     assert len(said) == 1
 
@@ -262,6 +266,12 @@ def test_the_script_converts_and_converts_back(arrays, write, tmp_path, capsys):
     assert convert_weights.main([*common, str(path), str(tmp_path / "out.h5")]) == 2
     assert convert_weights.main([*common, str(tmp_path / "absent.h5"), str(back)]) == 2
     assert "there is no checkpoint file" in capsys.readouterr().err
+    assert convert_weights.main([*common, str(path), str(path)]) == 2
+    (tmp_path / "folder.safetensors").mkdir()
+    assert convert_weights.main([*common, str(path), str(tmp_path / "folder.safetensors")]) == 2
+    assert convert_weights.main([*common, str(tmp_path), str(back)]) == 2
+    assert "is a folder; name the checkpoint file in it" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the tables of names are not here")

@@ -1,5 +1,7 @@
 """Starting from pretrained weights: what moves, what does not, and when."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -80,6 +82,19 @@ def test_frozen_names_do_not_move(make_config, pretrained, tmp_path):
             assert (change == 0) == frozen, name
         else:
             assert change > 0, name
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (("stage0.*",), "'stage0.*' matches no array; they are called classifier/bias, "),
+        (("*",), "every array"),
+    ],
+)
+def test_patterns_that_freeze_nothing_or_everything_are_refused(make_config, tmp_path, patterns, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        train(make_config(finetune__frozen=patterns), tmp_path / "run", devices=ONE)
+    assert not (tmp_path / "run").exists()
 
 
 def test_frozen_norms_keep_their_statistics(make_config, pretrained, tmp_path):

@@ -1,5 +1,8 @@
 """Finds annotation and images of WIDER Attribute: the published folder, or the two published archives."""
 
+import errno
+import os
+import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,8 +34,8 @@ class Source:
         """A digest that changes with the annotation or the images, which are read in passing only."""
         parts = [repr(record) for record in records]
         if self.images.is_dir():
-            files = (self.images / record.file_name for record in records)
-            parts += [stamp_of(file.stat()) if file.is_file() else "" for file in files]
+            found = (_status(self.images / record.file_name) for record in records)
+            parts += [stamp_of(status) if status else "" for status in found]
         else:
             parts.append(source_identity(self.images))
         return digest(parts)
@@ -84,10 +87,10 @@ class Source:
         if self.images.is_dir():
             for record in records:
                 path = self.images / record.file_name
-                if record.problem or not path.is_file():
+                status = None if record.problem else _status(path)
+                if status is None:
                     yield record, None
                     continue
-                status = path.stat()
                 yield record, RawFile(record.file_name, stamp_of(status), status.st_size, path.read_bytes)
             return
         waiting = {record.file_name: record for record in records}
@@ -97,6 +100,19 @@ class Source:
             if known is not None:
                 yield known, file
         yield from ((record, None) for record in waiting.values())
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of a file; None where there is none, or can be none of such a name."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return None
+        raise
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def check_inside(archive: Path, name: str) -> None:

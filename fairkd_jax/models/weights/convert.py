@@ -158,6 +158,8 @@ def _check_usable(path: Path, arrays: Mapping[tuple[str, ...], np.ndarray], epsi
 def _warn_of_family(name: str, checkpoint: Checkpoint) -> None:
     """timm's two families have the same names, and only the file's metadata may say which it is of."""
     said = checkpoint.metadata.get("architecture", "")
+    if said in ARCHITECTURES and said.removeprefix("tf_") != name.removeprefix("tf_"):
+        raise UsageError(f"{checkpoint.path} says that it is of {said}, not of {name}: use that architecture")
     if said in ARCHITECTURES and said != name:
         logging.warning(
             "%s says that it is of %s, and is read into %s: the families differ in padding and BatchNorm",

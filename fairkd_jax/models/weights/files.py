@@ -1,5 +1,6 @@
 """Reads and writes checkpoint files: names and arrays, and nothing that is executed."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +44,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
       UsageError: the file is absent, of another format, damaged, or not plain arrays.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the checkpoint file in it")
     if not path.is_file():
         raise UsageError(f"there is no checkpoint file {path}")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"{path} may not be read; change its permissions")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         return _safetensors(path)
