@@ -40,9 +40,10 @@ def test_data_measures_decoding_and_each_cache(tmp_path, capsys, monkeypatch):
     short = ["--config.epochs=1", "--config.teacher.epochs=1"]
     assert main(["data", "--rounds=1", f"--source={tmp_path}", *short]) == 0
     printed = capsys.readouterr().out
-    rates = re.findall(r"^(.+?)  +\d+ images/s .* ([\d.]+) times", printed, re.MULTILINE)
-    assert [name for name, _ in rates] == ["project", "PIL", "Grain with PIL"]
-    assert float(rates[0][1]) == 1.0
+    rates = re.findall(
+        r"^(.+?)  +\d+ images/s of CPU time(?:   .* [\d.]+ times this)?$", printed, re.MULTILINE
+    )
+    assert rates == ["project", "PIL", "Grain with PIL"]
     assert re.search(r"^host +[\d.]+ +[\d.]+ +[\d.]+$", printed, re.MULTILINE)
 
 

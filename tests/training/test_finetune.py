@@ -87,7 +87,7 @@ def test_frozen_names_do_not_move(make_config, pretrained, tmp_path):
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (("stage0.*",), "'stage0.*' matches no array; they are called classifier/bias, "),
+        (("stage0.*",), "'stage0.*' matches no array; they are called classifier/bias"),
         (("*",), "every array"),
     ],
 )
