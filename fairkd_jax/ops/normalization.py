@@ -88,7 +88,8 @@ def _backward(
     cotangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     del epsilon  # it is in the inverse deviation
-    x, scale, bias, mean, inverse = residuals
+    # What the forward pass computed from these is computed again here rather than kept in memory.
+    x, scale, bias, mean, inverse = _stored(residuals)
     centred, factor = _centred(x, mean), inverse * scale
     dz = cotangents[0].astype(centred.dtype)
     if swish:
