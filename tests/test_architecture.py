@@ -10,6 +10,7 @@ LEVELS = {
     "errors": 0,
     "files": 0,
     "interrupt": 0,
+    "large_pages": 0,
     "types": 0,
     "ops": 0,
     "models": 1,

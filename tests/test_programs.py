@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fairkd_jax import large_pages
+
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "--config.teacher.architecture=efficientnet_tiny",
@@ -158,3 +160,21 @@ def test_a_data_set_can_be_looked_at(start):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
     with Image.open(start.folder / "look" / "digits-counts.png") as chart:
         assert chart.width > chart.height
+
+
+def test_programs_start_once_more_with_large_pages(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import os, sys\nfrom fairkd_jax import large_pages\nlarge_pages.use(__name__)\n"
+        "print(os.environ['GLIBC_TUNABLES'], os.getpid(), *sys.argv[1:])\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    for given, expected in (({}, large_pages.SETTING), ({"GLIBC_TUNABLES": "x=1"}, "x=1")):
+        process = subprocess.Popen(
+            [sys.executable, "-u", str(script), "--a", "b c"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment | given | {"PYTHONPATH": str(ROOT)},
+        )
+        printed, _ = process.communicate()
+        assert printed.split() == [expected, str(process.pid), "--a", "b", "c"]

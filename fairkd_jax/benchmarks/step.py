@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -220,13 +221,21 @@ class TorchPeer:
         except OSError as error:
             raise UsageError(f"--python {python}: {error.strerror}") from error
         self.about = json.loads(self._line())
+        self._sleep()
 
     def time(self, steps: int) -> float:
         """Seconds of so many runs."""
         assert self._process.stdin is not None
+        self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(f"{self._program} {steps}\n")
         self._process.stdin.flush()
-        return float(self._line())
+        seconds = float(self._line())
+        self._sleep()
+        return seconds
+
+    def _sleep(self) -> None:
+        """Stops it until it is asked again: its threads would wait for work by turning round and round."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """Ends the process."""
