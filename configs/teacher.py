@@ -7,15 +7,7 @@ from configs import base
 
 def get_config(preset: str = "") -> ConfigDict:
     config = base.get_config(preset)
-    for key in (
-        "architecture",
-        "dtype",
-        "dropout_rate",
-        "stochastic_depth_rate",
-        "pretrained",
-        "frozen_norm",
-        "norm_momentum",
-    ):
+    for key in config.student:
         config.student[key] = config.teacher[key]
     config.epochs = config.teacher.epochs
     config.optimizer.learning_rate = config.teacher.learning_rate
