@@ -30,6 +30,7 @@ from pathlib import Path
 import jax
 
 from fairkd_jax.benchmarks import angle, decoding, step, waiting
+from fairkd_jax.benchmarks.program import Setting
 from fairkd_jax.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _steps(options: argparse.Namespace) -> None:
     models = (options.student, options.teacher)
     settings = [
-        step.Setting(options.part, *models, size, batch, options.dtype)
+        Setting(options.part, *models, size, batch, options.dtype)
         for size in options.size
         for batch in options.batch
     ]

@@ -50,7 +50,7 @@ def read_pretrained(name: str, path: str | Path, *, num_classes: int) -> tuple[T
     module = create_model(name, num_classes=num_classes)
     architecture = ARCHITECTURES[name]
     checkpoint = read_checkpoint(Path(path).expanduser())
-    _warn_of_family(name, checkpoint)
+    _check_family(name, checkpoint)
     table = list(leaves(architecture))
     source = _recognised(checkpoint, table)
     shapes = flatten_dict(
@@ -155,8 +155,8 @@ def _check_usable(path: Path, arrays: Mapping[tuple[str, ...], np.ndarray], epsi
         )
 
 
-def _warn_of_family(name: str, checkpoint: Checkpoint) -> None:
-    """timm's two families have the same names, and only the file's metadata may say which it is of."""
+def _check_family(name: str, checkpoint: Checkpoint) -> None:
+    """Refuses another model, and warns of the other family, where the file's metadata says what it is of."""
     said = checkpoint.metadata.get("architecture", "")
     if said in ARCHITECTURES and said.removeprefix("tf_") != name.removeprefix("tf_"):
         raise UsageError(f"{checkpoint.path} says that it is of {said}, not of {name}: use that architecture")
