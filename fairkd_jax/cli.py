@@ -1,6 +1,5 @@
 """What the command-line programs share: flags in, one line and an exit code where something is wrong."""
 
-import os
 import sys
 from collections.abc import Callable
 from logging import INFO, Formatter, LogRecord
@@ -11,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.files import cache_folder
 
 USAGE_ERROR = 2
 OS_ERROR = 1
@@ -112,5 +112,4 @@ def load_config(holder: flags.FlagHolder) -> ConfigDict:
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX is told of another one."""
     if not jax.config.values["jax_compilation_cache_dir"]:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "fairkd_jax" / "jax"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: under another name first, and then renamed."""
+"""Where files go, and how: written whole or not at all, under another name first and then renamed."""
 
 import os
 from collections.abc import Mapping
@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/fairkd_jax, or ~/.cache/fairkd_jax."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fairkd_jax"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -5,8 +5,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from fairkd_jax.ops import native
 from fairkd_jax.ops.convolution import Padding, Pads, output_size, pad_image, resolve_padding, tap
 
 
@@ -156,12 +158,49 @@ def _shift_backward(
 
 _shift_depthwise.defvjp(_shift_forward, _shift_backward)
 
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _native_depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    """The kernels in C++, float32 only."""
+    sizes = (output_size(x.shape[axis], pads[axis - 1], kernel.shape[axis - 1], stride) for axis in (1, 2))
+    result = jax.ShapeDtypeStruct((x.shape[0], *sizes, x.shape[3]), x.dtype)
+    return native.call("depthwise_forward", result, x, kernel, **_geometry(stride, pads))
+
+
+def _geometry(stride: int, pads: Pads) -> dict[str, np.int32]:
+    return {"stride": np.int32(stride), "top": np.int32(pads[0][0]), "left": np.int32(pads[1][0])}
+
+
+def _native_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, pads: Pads
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _native_depthwise(x, kernel, stride, pads), (x, kernel)
+
+
+def _native_backward(
+    stride: int, pads: Pads, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    results = (jax.ShapeDtypeStruct(x.shape, x.dtype), jax.ShapeDtypeStruct(kernel.shape, kernel.dtype))
+    return native.call("depthwise_backward", results, x, kernel, dy, **_geometry(stride, pads))
+
+
+_native_depthwise.defvjp(_native_forward, _native_backward)
+
 _IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, int, Pads], jax.Array]] = {
     "shift": _shift_depthwise,
     "lax": _lax_depthwise,
+    "native": _native_depthwise,
 }
-# XLA's grouped convolution is some 70 times slower than shifts on a CPU; accelerators have kernels for it.
-_DEFAULTS = {"cpu": "shift"}
+
+
+def _default(x: jax.Array, kernel: jax.Array) -> str:
+    """XLA's grouped convolution is some 70 times slower than shifts on a CPU; accelerators have kernels."""
+    if jax.default_backend() != "cpu":
+        return "lax"
+    served = kernel.shape[0] == kernel.shape[1] and kernel.shape[0] in native.KERNEL_SIZES
+    return "native" if served and native.suits(x, kernel) else "shift"
+
 
 
 def depthwise_conv(
@@ -175,7 +214,8 @@ def depthwise_conv(
         gradient then keeps that precision.
       stride: The stride, the same in both directions.
       padding: `"SAME"`, `"symmetric"` or ((top, bottom), (left, right)).
-      implementation: `"shift"`, `"lax"`, or None for the one that suits the platform.
+      implementation: `"shift"`, `"lax"`, `"native"` (kernels in C++: float32, k of 3 and 5, one CPU device), or
+        None for the one that suits.
 
     Returns:
       [B, H', W', C], dtype of `x`; sums are accumulated in float32 or wider.
@@ -184,7 +224,7 @@ def depthwise_conv(
         raise ValueError(f"kernel is {kernel.shape}; for x {x.shape} it must be [k, k, 1, {x.shape[-1]}]")
     if stride > min(kernel.shape[:2]):
         raise ValueError(f"stride={stride} would skip pixels with a kernel of {kernel.shape[:2]}")
-    name = implementation or _DEFAULTS.get(jax.default_backend(), "lax")
+    name = implementation or _default(x, kernel)
     if name not in _IMPLEMENTATIONS:
         raise ValueError(f"implementation={name!r} is unknown; use one of {sorted(_IMPLEMENTATIONS)}")
     pads = resolve_padding(padding, (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]), stride)

@@ -16,7 +16,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from fairkd_jax.ops import native
 
 
 def _stored(x: Any) -> Any:
@@ -42,9 +45,13 @@ def swish_gradient(z: jax.Array) -> jax.Array:
     return gate * (1.0 + z * (1.0 - gate))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def batch_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, swish: bool
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    swish: bool,
+    implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises by the batch's statistics (Ioffe and Szegedy 2015, algorithm 1).
 
@@ -54,12 +61,24 @@ def batch_norm(
       bias: float32 [C].
       epsilon: added to the variance.
       swish: whether the result goes through z * sigmoid(z).
+      implementation: "plain", "native" (kernels in C++: float32, one CPU device), or None for the one that
+        suits.
 
     Returns:
       The result, [..., C] in the dtype of `x`, and the statistics mean and biased variance, float32 or wider
       [C], through which no gradient flows.
     """
-    return _forward(x, scale, bias, epsilon, swish)[0]
+    name = implementation or ("native" if native.suits(x, scale, bias) else "plain")
+    if name not in _IMPLEMENTATIONS:
+        raise ValueError(f"implementation={name!r} is unknown; use one of {sorted(_IMPLEMENTATIONS)}")
+    return _batch_norm(x, scale, bias, epsilon, swish, name)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, swish: bool, name: str
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return _IMPLEMENTATIONS[name][0](x, scale, bias, epsilon, swish)
 
 
 def _centred(x: jax.Array, mean: jax.Array) -> jax.Array:
@@ -71,27 +90,21 @@ def over(channels: jax.Array, x: jax.Array) -> jax.Array:
     return channels.reshape((1,) * (x.ndim - 1) + channels.shape)
 
 
-def _forward(
+def _plain_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, swish: bool
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    mean, variance = batch_statistics(x)
-    inverse = lax.rsqrt(variance + epsilon)
-    z = _centred(x, mean) * over(inverse * scale, x) + over(bias, x)
-    y = (jax.nn.swish(z) if swish else z).astype(x.dtype)
-    return (_stored(y), mean, variance), (x, scale, bias, mean, inverse)
-
-
-def _backward(
-    epsilon: float,
-    swish: bool,
-    residuals: tuple[jax.Array, ...],
-    cotangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    del epsilon  # it is in the inverse deviation
+    mean, variance = batch_statistics(x)
+    z = _centred(x, mean) * over(lax.rsqrt(variance + epsilon) * scale, x) + over(bias, x)
+    return _stored((jax.nn.swish(z) if swish else z).astype(x.dtype)), mean, variance
+
+
+def _plain_backward(
+    swish: bool, residuals: tuple[jax.Array, ...], dy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     # What the forward pass computed from these is computed again here rather than kept in memory.
     x, scale, bias, mean, inverse = _stored(residuals)
     centred, factor = _centred(x, mean), inverse * scale
-    dz = cotangents[0].astype(centred.dtype)
+    dz = dy.astype(centred.dtype)
     if swish:
         dz = _stored(dz * swish_gradient(centred * over(factor, x) + over(bias, x)))
     mean_dz = _channel_mean(dz)
@@ -102,4 +115,48 @@ def _backward(
     return _stored(dx.astype(x.dtype)), dscale, dbias
 
 
-batch_norm.defvjp(_forward, _backward)
+def _native_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, swish: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    whole, channels = _shape(x), _shape(scale)
+    options = {"epsilon": np.float32(epsilon), "swish": np.bool_(swish)}
+    return native.call("batch_norm_forward", (whole, channels, channels), x, scale, bias, **options)
+
+
+def _native_backward(
+    swish: bool, residuals: tuple[jax.Array, ...], dy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    whole, channels = _shape(residuals[0]), _shape(residuals[1])
+    results = (whole, channels, channels)
+    return native.call("batch_norm_backward", results, *residuals, dy, swish=np.bool_(swish))
+
+
+def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+_IMPLEMENTATIONS: dict[str, tuple[Any, Any]] = {
+    "plain": (_plain_forward, _plain_backward),
+    "native": (_native_forward, _native_backward),
+}
+
+
+def _forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, swish: bool, name: str
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
+    y, mean, variance = _batch_norm(x, scale, bias, epsilon, swish, name)
+    return (y, mean, variance), (x, scale, bias, mean, lax.rsqrt(variance + epsilon))
+
+
+def _backward(
+    epsilon: float,
+    swish: bool,
+    name: str,
+    residuals: tuple[jax.Array, ...],
+    cotangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    del epsilon  # it is in the inverse deviation
+    return _IMPLEMENTATIONS[name][1](swish, residuals, cotangents[0])
+
+
+_batch_norm.defvjp(_forward, _backward)

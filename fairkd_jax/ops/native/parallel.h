@@ -1,0 +1,50 @@
+// Sharing work between the threads that XLA runs its own operations on.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace fairkd {
+
+namespace ffi = xla::ffi;
+
+// Calls task(0) ... task(count - 1) and returns when all are done. The calling thread works too and never
+// waits for a helper that has not begun, so that a busy pool makes this slower but cannot block it.
+template <typename Task>
+void parallel(ffi::ThreadPool pool, int64_t count, const Task& task) {
+  struct Progress {
+    std::atomic<int64_t> next{0};
+    int64_t done = 0;
+    std::mutex mutex;
+    std::condition_variable all_done;
+  };
+  auto progress = std::make_shared<Progress>();
+  // A helper that begins late finds no task left, and then does not touch `task`, which may be gone.
+  auto work = [progress, count, &task] {
+    for (int64_t i; (i = progress->next.fetch_add(1)) < count;) {
+      task(i);
+      std::lock_guard<std::mutex> lock(progress->mutex);
+      if (++progress->done == count) progress->all_done.notify_one();
+    }
+  };
+  const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::function<void()>(work));
+  work();
+  std::unique_lock<std::mutex> lock(progress->mutex);
+  progress->all_done.wait(lock, [&] { return progress->done == count; });
+}
+
+// The range [begin, end) of part `i` when `count` things are split into `parts`.
+struct Range {
+  int64_t begin, end;
+  Range(int64_t count, int64_t parts, int64_t i) : begin(count * i / parts), end(count * (i + 1) / parts) {}
+};
+
+}  // namespace fairkd
