@@ -3,9 +3,9 @@
 python eval.py --workdir DIR [--checkpoint best|last|STEP] [--split test] [--baseline OTHER_DIR]
 """
 
-from fairkd_jax import interrupt, large_pages  # before all that takes long to import
+from fairkd_jax import host_memory, interrupt  # before all that takes long to import
 
-large_pages.use(__name__)
+host_memory.tune(__name__)
 interrupt.install(__name__)
 
 from pathlib import Path

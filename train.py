@@ -3,9 +3,9 @@
 python train.py --config configs/rkd_adv.py[:PRESET] [--config.KEY=VALUE ...] [--workdir DIR] [--baseline]
 """
 
-from fairkd_jax import interrupt, large_pages  # before all that takes long to import
+from fairkd_jax import host_memory, interrupt  # before all that takes long to import
 
-large_pages.use(__name__)
+host_memory.tune(__name__)
 interrupt.install(__name__)
 
 from pathlib import Path

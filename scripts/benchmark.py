@@ -18,9 +18,9 @@ step, forward
        (python3 -m venv ENV; ENV/bin/pip install torch numpy). --json writes all figures.
 """
 
-from fairkd_jax import interrupt, large_pages  # before all that takes long to import
+from fairkd_jax import host_memory, interrupt  # before all that takes long to import
 
-large_pages.use(__name__)
+host_memory.tune(__name__)
 interrupt.install(__name__)
 
 import argparse

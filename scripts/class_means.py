@@ -5,9 +5,9 @@ python scripts/class_means.py --teacher runs/kdpp/teacher
 KD++ needs them. A training that finds none beside its teacher computes them by itself; this does it ahead.
 """
 
-from fairkd_jax import interrupt, large_pages  # before all that takes long to import
+from fairkd_jax import host_memory, interrupt  # before all that takes long to import
 
-large_pages.use(__name__)
+host_memory.tune(__name__)
 interrupt.install(__name__)
 
 from pathlib import Path

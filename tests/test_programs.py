@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairkd_jax import large_pages
+from fairkd_jax import host_memory
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -162,14 +162,14 @@ def test_a_data_set_can_be_looked_at(start):
         assert chart.width > chart.height
 
 
-def test_programs_start_once_more_with_large_pages(tmp_path):
+def test_programs_start_once_more_to_tune_the_memory(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(
-        "import os, sys\nfrom fairkd_jax import large_pages\nlarge_pages.use(__name__)\n"
+        "import os, sys\nfrom fairkd_jax import host_memory\nhost_memory.tune(__name__)\n"
         "print(os.environ['GLIBC_TUNABLES'], os.getpid(), *sys.argv[1:])\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
-    for given, expected in (({}, large_pages.SETTING), ({"GLIBC_TUNABLES": "x=1"}, "x=1")):
+    for given, expected in (({}, host_memory.SETTING), ({"GLIBC_TUNABLES": "x=1"}, "x=1")):
         process = subprocess.Popen(
             [sys.executable, "-u", str(script), "--a", "b c"],
             stdout=subprocess.PIPE,

@@ -202,7 +202,6 @@ def _default(x: jax.Array, kernel: jax.Array) -> str:
     return "native" if served and native.suits(x, kernel) else "shift"
 
 
-
 def depthwise_conv(
     x: jax.Array, kernel: jax.Array, *, stride: int, padding: Padding, implementation: str | None = None
 ) -> jax.Array:
@@ -214,8 +213,8 @@ def depthwise_conv(
         gradient then keeps that precision.
       stride: The stride, the same in both directions.
       padding: `"SAME"`, `"symmetric"` or ((top, bottom), (left, right)).
-      implementation: `"shift"`, `"lax"`, `"native"` (kernels in C++: float32, k of 3 and 5, one CPU device), or
-        None for the one that suits.
+      implementation: `"shift"`, `"lax"`, `"native"` (kernels in C++: float32, k of 3 and 5, one CPU device),
+        or None for the one that suits.
 
     Returns:
       [B, H', W', C], dtype of `x`; sums are accumulated in float32 or wider.

@@ -11,7 +11,10 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from fairkd_jax.ops import depthwise_conv, patch_convolution
+from fairkd_jax.ops import depthwise_conv, native, patch_convolution
+
+needs_compiler = pytest.mark.skipif(not native.available(), reason="no C++ compiler")
+OURS = ["shift", pytest.param("native", marks=needs_compiler)]
 
 SYMMETRIC = {3: ((1, 1), (1, 1)), 5: ((2, 2), (2, 2))}
 # TensorFlow's convention at stride 2: the odd pixel goes after an image of even size.
@@ -67,16 +70,18 @@ def inputs(shape, kernel_size, dtype):
         (5, 1, ((0, 2), (1, 0))),
     ],
 )
-def test_shift_agrees_with_lax(kernel_size, stride, padding):
+@pytest.mark.parametrize("channels", [3, 43])  # 43: two and a half vectors of the kernels in C++, and 3 more
+@pytest.mark.parametrize("name", OURS)
+def test_ours_agree_with_lax(name, channels, kernel_size, stride, padding):
     height, width = 8, 7
     if padding == "SAME":
         pads = tuple(SAME[kernel_size, stride, size] for size in (height, width))
     else:
         pads = SYMMETRIC[kernel_size] if padding == "symmetric" else padding
-    x, kernel = inputs((2, height, width, 3), kernel_size, jnp.float32)
+    x, kernel = inputs((2, height, width, channels), kernel_size, jnp.float32)
     expected = value_and_gradients(lambda x, k: reference(x, k, stride, pads), x, kernel)
     found = value_and_gradients(
-        lambda x, k: depthwise_conv(x, k, stride=stride, padding=padding, implementation="shift"), x, kernel
+        lambda x, k: depthwise_conv(x, k, stride=stride, padding=padding, implementation=name), x, kernel
     )
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -121,8 +126,9 @@ def test_dtypes_of_result_and_gradients(name):
     assert dtypes == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
 
 
+@pytest.mark.parametrize("ours", OURS)
 @pytest.mark.parametrize(("kernel_size", "stride", "axes"), [(3, 2, (None, 0)), (5, 1, (0, 0))])
-def test_vmap_over_kernels_and_over_both(kernel_size, stride, axes):
+def test_vmap_over_kernels_and_over_both(kernel_size, stride, axes, ours):
     x = jax.random.normal(jax.random.key(0), (3, 2, 7, 6, 4))
     kernels = jax.random.normal(jax.random.key(1), (3, kernel_size, kernel_size, 1, 4))
 
@@ -135,14 +141,28 @@ def test_vmap_over_kernels_and_over_both(kernel_size, stride, axes):
 
     found, expected = (
         jax.jit(jax.vmap(partial(gradients, name=name), in_axes=axes))(x if axes[0] == 0 else x[0], kernels)
-        for name in ("shift", "lax")
+        for name in (ours, "lax")
     )
     jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-4), found, expected)
 
 
-def test_gradients_against_finite_differences():
+@needs_compiler
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_images_smaller_than_the_kernel(size):
+    x, kernel = inputs((3, size, size, 24), 5, jnp.float32)
+
+    def run(name):
+        convolve = partial(depthwise_conv, stride=2, padding="symmetric", implementation=name)
+        return value_and_gradients(convolve, x, kernel)
+
+    for a, b in zip(run("native"), run("lax"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_gradients_against_finite_differences(name):
     x, kernel = inputs((1, 4, 5, 2), 3, jnp.float32)
-    convolve = partial(depthwise_conv, stride=2, padding="SAME", implementation="shift")
+    convolve = partial(depthwise_conv, stride=2, padding="SAME", implementation=name)
     check_grads(jax.jit(convolve), (x, kernel), order=1, modes=["rev"], rtol=2e-2)
 
 
@@ -196,7 +216,7 @@ def test_patch_convolution_agrees_with_lax(stride, padding, size):
 
 def test_mistakes_are_named():
     x, kernel = inputs((1, 6, 6, 2), 3, jnp.float32)
-    with pytest.raises(ValueError, match=r"implementation='winograd' is unknown.*lax.*shift"):
+    with pytest.raises(ValueError, match=r"implementation='winograd' is unknown.*lax.*native.*shift"):
         depthwise_conv(x, kernel, stride=1, padding="SAME", implementation="winograd")
     with pytest.raises(ValueError, match=r"it must be \[k, k, 1, 2\]"):
         depthwise_conv(x, jnp.ones((3, 3, 2, 2)), stride=1, padding="SAME")

@@ -8,9 +8,13 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fairkd_jax.models.layers import BatchNorm
-from fairkd_jax.ops import batch_norm, pointwise
+from fairkd_jax.ops import batch_norm, native, pointwise
 
 EPSILON = 1e-3
+
+
+needs_compiler = pytest.mark.skipif(not native.available(), reason="no C++ compiler")
+OURS = ["plain", pytest.param("native", marks=needs_compiler)]
 
 
 def random(*shape, seed=0, dtype=jnp.float32):
@@ -37,14 +41,15 @@ def assert_close(results, expected, tolerance):
         assert np.abs(np.float64(result) - wanted).max() <= tolerance * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("swish", [False, True])
-@pytest.mark.parametrize("shape", [(8, 5, 7, 6), (6, 1, 1, 3), (32, 4)])
-def test_batch_norm_equals_the_formula(shape, swish):
+@pytest.mark.parametrize("shape", [(8, 5, 7, 6), (6, 1, 1, 3), (32, 4), (16, 16, 16, 43)])
+def test_batch_norm_equals_the_formula(shape, swish, name):
     scale, bias = random(shape[-1], seed=1)[None], random(shape[-1], seed=2)[None]
     arguments, slope = (random(*shape), scale[0], bias[0]), random(*shape, seed=3)
 
     def ours(x, scale, bias):
-        return batch_norm(x, scale, bias, EPSILON, swish)[0]
+        return batch_norm(x, scale, bias, EPSILON, swish, name if x.dtype == jnp.float32 else "plain")[0]
 
     def wanted(x, scale, bias):
         over = (1,) * (x.ndim - 1) + scale.shape
@@ -102,33 +107,59 @@ def test_pointwise_equals_the_product(leading, inputs, outputs):
     assert_close([value, dx, dkernel], expected, 0.03)
 
 
-def block(x, kernel, scale, bias):
-    return batch_norm(pointwise(x, kernel), scale, bias, EPSILON, True)[0]
+@needs_compiler
+def test_the_kernels_saturate_and_keep_what_is_not_finite():
+    x = jnp.asarray([[-1e4, 0.0], [1e4, np.nan], [0.0, np.inf], [2.0, 1.0]], jnp.float32)
+    scale, bias = jnp.asarray([300.0, 1.0]), jnp.zeros(2)  # z reaches some hundreds
+
+    def run(name):
+        def ours(x, scale, bias):
+            return batch_norm(x, scale, bias, EPSILON, True, name)[0]
+
+        return value_and_gradients(jax.jit(ours), (x, scale, bias), jnp.ones_like(x))
+
+    for found, expected in zip(run("native"), run("plain"), strict=True):
+        np.testing.assert_allclose(found[..., 0], expected[..., 0], rtol=1e-5, atol=1e-4)
+        assert np.isnan(found[..., 1]).all()
 
 
-def test_under_vmap_and_sharded():
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="implementation='fused' is unknown"):
+        batch_norm(random(4, 2), random(2), random(2), EPSILON, True, "fused")
+
+
+def block(x, kernel, scale, bias, name=None):
+    return batch_norm(pointwise(x, kernel), scale, bias, EPSILON, True, name)[0]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_under_vmap(name):
     members = [
-        (
-            random(16, 4, 4, 3, seed=s),
-            random(3, 6, seed=s + 10),
-            random(6, seed=s + 20),
-            random(6, seed=s + 30),
-        )
-        for s in range(2)
+        (random(16, 4, 4, 3, seed=s), random(3, 6, seed=s + 1), random(6, seed=s + 2), random(6, seed=s + 3))
+        for s in (0, 10)
     ]
     slope = random(16, 4, 4, 6, seed=5)
 
     def one(*arguments):
-        return value_and_gradients(block, arguments, slope)
+        return value_and_gradients(lambda *a: block(*a, name), arguments, slope)
 
     alone = [jax.jit(one)(*member) for member in members]
     together = jax.jit(jax.vmap(one))(*(jnp.stack(parts) for parts in zip(*members, strict=True)))
     for number, expected in enumerate(alone):
         assert_close([part[number] for part in together], expected, 1e-5)
+
+
+def test_sharded():
+    arguments = random(16, 4, 4, 3), random(3, 6, seed=1), random(6, seed=2), random(6, seed=3)
+    slope = random(16, 4, 4, 6, seed=5)
+
+    def one(*arguments):
+        return value_and_gradients(block, arguments, slope)
+
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
     split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
     sharded = jax.jit(one, in_shardings=(split, whole, whole, whole))
-    assert_close(sharded(*members[0]), alone[0], 1e-5)
-    text = sharded.lower(*members[0]).compile().as_text()
+    assert_close(sharded(*arguments), jax.jit(one)(*arguments), 1e-5)
+    text = sharded.lower(*arguments).compile().as_text()
     assert "all-reduce" in text
     assert "all-gather" not in text

@@ -42,7 +42,13 @@ _HANDLERS = (
 # NaN and infinity stay what they are: a training that diverges has to be seen.
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"),
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"),
+    *(
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-fno-signed-zeros",
+        "-fassociative-math",
+        "-freciprocal-math",
+    ),
 )
 _WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
 

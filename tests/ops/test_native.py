@@ -1,0 +1,65 @@
+"""The kernels in C++: where they serve, and what happens where they cannot be made."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fairkd_jax.ops import native
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import jax, jax.numpy as jnp
+from fairkd_jax.ops import batch_norm, depthwise_conv
+def run(x, kernel, scale):
+    y = depthwise_conv(x, kernel, stride=1, padding="SAME")
+    return batch_norm(y, scale, scale, 1e-3, True)[0].sum()
+x = jnp.ones((2, 8, 8, 4), jnp.{dtype})
+program = jax.jit(jax.grad(run)).lower(x, jnp.ones((3, 3, 1, 4)), jnp.ones(4)).as_text()
+print([name for name in ("depthwise_forward", "depthwise_backward", "batch_norm_forward",
+                         "batch_norm_backward") if "fairkd_" + name in program])
+"""
+ALL = "['depthwise_forward', 'depthwise_backward', 'batch_norm_forward', 'batch_norm_backward']"
+
+
+def start(dtype="float32", **environment):
+    """Runs the program in a process with one device; returns what it printed, and its warnings."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(dtype=dtype)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.mark.skipif(not native.available(), reason="no C++ compiler")
+def test_one_device_is_served_in_float32():
+    assert start().stdout.strip() == ALL
+    assert start("bfloat16").stdout.strip() == "[]"
+
+
+def test_several_devices_are_not_served():
+    assert jax.device_count() > 1
+    assert not native.suits(jnp.ones(3))
+
+
+def test_without_a_compiler_it_says_so_and_goes_on(tmp_path):
+    fresh = {"XDG_CACHE_HOME": str(tmp_path)}
+    done = start(CXX="no-such-compiler", **fresh)
+    assert done.stdout.strip() == "[]"
+    assert "there is no compiler no-such-compiler" in done.stderr
+    done = start(CXX="false", **fresh)
+    assert done.stdout.strip() == "[]"
+    assert "without its own kernels" in done.stderr
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_it_can_be_turned_off():
+    done = start(FAIRKD_NATIVE="0")
+    assert done.stdout.strip() == "[]"
+    assert "kernels" not in done.stderr
