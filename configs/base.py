@@ -47,12 +47,16 @@ def _add_models(config: ConfigDict) -> None:
     config.student.frozen_norm = False  # BatchNorm keeps the statistics that it has
     # Share of its old running statistics that a step keeps; empty: the architecture's own, 0.9 if pretrained.
     config.student.norm_momentum = placeholder(float)
+    config.student.rematerialize = False  # compute blocks again in the gradient: less memory, more time
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = ""  # a finished run's folder; empty: trained first, into WORKDIR/teacher
     config.teacher.architecture = "efficientnet_mini"
     config.teacher.dtype = "float32"
     # Used where the teacher is trained here; all else is as for the student.
+    # Pixels of the side of its images, of the same crops; empty: data.image_size. With teacher.checkpoint,
+    # it sees what it was trained on.
+    config.teacher.image_size = placeholder(int)
     config.teacher.epochs = 20
     config.teacher.learning_rate = 3e-3
     config.teacher.dropout_rate = placeholder(float)
@@ -60,6 +64,7 @@ def _add_models(config: ConfigDict) -> None:
     config.teacher.pretrained = ""
     config.teacher.frozen_norm = False
     config.teacher.norm_momentum = placeholder(float)
+    config.teacher.rematerialize = False
 
     config.finetune = ConfigDict()  # of a pretrained student, and of a teacher that is trained here
     config.finetune.backbone_scale = 1.0  # factor of the learning rate of all but the head

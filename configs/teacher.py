@@ -10,5 +10,6 @@ def get_config(preset: str = "") -> ConfigDict:
     for key in config.student:
         config.student[key] = config.teacher[key]
     config.epochs = config.teacher.epochs
+    config.data.image_size = config.teacher.image_size or config.data.image_size
     config.optimizer.learning_rate = config.teacher.learning_rate
     return config

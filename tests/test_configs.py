@@ -15,6 +15,7 @@ from fairkd_jax.objectives import OBJECTIVES
 from fairkd_jax.training import config as config_module
 from fairkd_jax.training import experiment
 from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.trained import Trained
 from scripts import prepare_data
 
 FOLDER = Path(__file__).parent.parent / "configs"
@@ -63,8 +64,9 @@ def test_a_whole_step_traces(name, preset):
     if config_module.uses_teacher(config):
         module = config_module.make_model(config.teacher, 3)
         size = config.data.image_size
-        variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-        teacher = experiment.Trained(module, variables, config.teacher.architecture, size, 0)
+        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+        variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        teacher = Trained(module, variables, config.teacher.architecture, size, 0)
     means = None
     if config_module.uses_class_means(config):
         means = np.ones((3, module.architecture.head))

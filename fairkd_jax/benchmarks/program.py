@@ -13,6 +13,7 @@ import optax
 from fairkd_jax.data.augment import preprocess
 from fairkd_jax.models import create_model
 from fairkd_jax.objectives import Spec, create_objective
+from fairkd_jax.ops import compiler_options
 from fairkd_jax.training.optimizer import make_optimizer
 from fairkd_jax.training.step import init_state, make_train_step
 
@@ -84,7 +85,7 @@ class Program:
                 steps_per_epoch=100.0,
             )
             weights = {name: jnp.float32(weight) for name, weight in WEIGHTS.items()}
-            jitted = jax.jit(step, donate_argnums=0)
+            jitted = jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
             self.compiled = jitted.lower(self._state, self.teacher_variables, self.batch, weights).compile()
 
             def run() -> Any:

@@ -12,6 +12,7 @@ from fairkd_jax.models.layers import (
     BatchNorm,
     DepthwiseConv,
     PointwiseConv,
+    Shift,
     StemConv,
     classifier_uniform,
     spatial_mean,
@@ -19,8 +20,10 @@ from fairkd_jax.models.layers import (
 from fairkd_jax.types import Outputs
 
 
-def _batch_norm(architecture: Architecture, train: bool) -> partial[BatchNorm]:
-    """BatchNorm of the family."""
+def _norm(architecture: Architecture, train: bool, folded: bool) -> partial[BatchNorm] | type[Shift]:
+    """BatchNorm of the family, or what is left of it once it is folded."""
+    if folded:
+        return Shift
     return partial(BatchNorm, train=train, momentum=architecture.bn_momentum, epsilon=architecture.bn_epsilon)
 
 
@@ -35,6 +38,7 @@ class MBConv(nn.Module):
         depth, Huang et al. 2016, with the survivors scaled up so that nothing changes at evaluation).
       dtype: Compute dtype.
       frozen_norm: Whether BatchNorm uses its running statistics in training too.
+      folded: Whether each BatchNorm is folded into its convolution.
     """
 
     architecture: Architecture
@@ -43,11 +47,12 @@ class MBConv(nn.Module):
     drop_rate: float
     dtype: Any
     frozen_norm: bool = False
+    folded: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H', W', stage.filters]."""
-        norm = _batch_norm(self.architecture, train and not self.frozen_norm)
+        norm = _norm(self.architecture, train and not self.frozen_norm, self.folded)
         inputs, channels = x, x.shape[-1]
         if self.stage.expand != 1:
             x = PointwiseConv(channels * self.stage.expand, name="expand_conv")(x)
@@ -80,12 +85,16 @@ class EfficientNet(nn.Module):
       num_classes: Width of the logits.
       dtype: Compute dtype, float32 or bfloat16; parameters, statistics and outputs are float32 always.
       frozen_norm: Whether BatchNorm keeps its running statistics, and uses them, in training too.
+      folded: Whether each BatchNorm is folded into its convolution, for inference alone; see `models.fold`.
+      rematerialize: Whether the gradient computes each block again rather than keep what is inside it.
     """
 
     architecture: Architecture
     num_classes: int
     dtype: Any = jnp.float32
     frozen_norm: bool = False
+    folded: bool = False
+    rematerialize: bool = False
 
     def setup(self) -> None:
         self.dropout = nn.Dropout(self.architecture.dropout_rate)
@@ -107,22 +116,26 @@ class EfficientNet(nn.Module):
           Logits float32 [B, num_classes] and the embedding float32 [B, architecture.head].
         """
         architecture = self.architecture
-        norm = _batch_norm(architecture, train and not self.frozen_norm)
+        if self.folded and train:
+            raise ValueError("a folded network only infers")
+        norm = _norm(architecture, train and not self.frozen_norm, self.folded)
         x = images.astype(self.dtype)
         x = StemConv(architecture.stem, 3, 2, architecture.padding, name="stem_conv")(x)
         x = norm(name="stem_bn", swish=True)(x)
 
+        block = nn.remat(MBConv, static_argnums=(2,)) if self.rematerialize and train else MBConv
         total = sum(stage.blocks for stage in architecture.stages)
         done = 0
         for i, stage in enumerate(architecture.stages):
             for j in range(stage.blocks):
-                x = MBConv(
+                x = block(
                     architecture,
                     stage,
                     stride=stage.stride if j == 0 else 1,
                     drop_rate=architecture.stochastic_depth_rate * done / total,
                     dtype=self.dtype,
                     frozen_norm=self.frozen_norm,
+                    folded=self.folded,
                     name=f"stage{i}_block{j}",
                 )(x, train)
                 done += 1

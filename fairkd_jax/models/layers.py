@@ -66,6 +66,22 @@ class BatchNorm(nn.Module):
         return y
 
 
+class Shift(nn.Module):
+    """What is left of a BatchNorm that was folded into its convolution: a bias, and the swish behind it.
+
+    Attributes:
+      swish: Whether the result goes through z * sigmoid(z).
+    """
+
+    swish: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        z = x + over(bias, x)
+        return (nn.swish(z) if self.swish else z).astype(x.dtype)
+
+
 class StemConv(nn.Module):
     """Convolution of an image: [B, H, W, 3] -> [B, H', W', features]; kernel [k, k, 3, features]."""
 

@@ -35,6 +35,7 @@ def create_model(
     stochastic_depth_rate: float | None = None,
     frozen_norm: bool = False,
     norm_momentum: float | None = None,
+    rematerialize: bool = False,
 ) -> EfficientNet:
     """Builds a network by its name.
 
@@ -49,6 +50,7 @@ def create_model(
       frozen_norm: Whether BatchNorm keeps its running statistics, and uses them, in training too.
       norm_momentum: Share of BatchNorm's old running statistics that a step keeps; None for the share that
         belongs to the name.
+      rematerialize: Whether the gradient computes each block again rather than keep what is inside it.
 
     Returns:
       A module; `.apply(variables, images, train=False)` gives `Outputs`.
@@ -68,7 +70,13 @@ def create_model(
         architecture = replace(architecture, stochastic_depth_rate=rate)
     if norm_momentum is not None:
         architecture = replace(architecture, bn_momentum=_check_rate("norm_momentum", norm_momentum))
-    return EfficientNet(architecture, num_classes, dtype=jnp.dtype(dtype), frozen_norm=frozen_norm)
+    return EfficientNet(
+        architecture,
+        num_classes,
+        dtype=jnp.dtype(dtype),
+        frozen_norm=frozen_norm,
+        rematerialize=rematerialize,
+    )
 
 
 def image_size(name: str) -> int:

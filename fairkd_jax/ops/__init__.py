@@ -1,9 +1,17 @@
 """What the hardware runs: convolutions with several implementations, BatchNorm, and gradient reversal."""
 
+from fairkd_jax.ops.compiler import compiler_options
 from fairkd_jax.ops.convolution import patch_convolution
 from fairkd_jax.ops.depthwise import depthwise_conv
 from fairkd_jax.ops.gradient_reversal import reverse_gradient
 from fairkd_jax.ops.normalization import batch_norm
 from fairkd_jax.ops.pointwise import pointwise
 
-__all__ = ["batch_norm", "depthwise_conv", "patch_convolution", "pointwise", "reverse_gradient"]
+__all__ = [
+    "batch_norm",
+    "compiler_options",
+    "depthwise_conv",
+    "patch_convolution",
+    "pointwise",
+    "reverse_gradient",
+]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 from fairkd_jax.data.augment import Augmentation
 from fairkd_jax.errors import UsageError
-from fairkd_jax.models import create_model
+from fairkd_jax.models import EfficientNet, create_model
 from fairkd_jax.objectives import Objective, create_objective
 from fairkd_jax.training.optimizer import fine_tuned, make_optimizer, make_schedule
 from fairkd_jax.training.step import STUDENT
@@ -55,6 +54,7 @@ MODEL_KEYS = (
     "pretrained",
     "frozen_norm",
     "norm_momentum",
+    "rematerialize",
 )
 # What timm fine-tunes both families with. Keras's 0.99 takes some 500 steps to follow a model that changes.
 FINETUNED_NORM_MOMENTUM = 0.9
@@ -84,10 +84,11 @@ def check(config: ConfigDict) -> None:
     for name in objectives:
         if name not in config or "weight" not in config[name]:
             raise UsageError(f"objective {name!r} has no {name}.weight in the config; add the section")
-    if config.teacher.checkpoint and config.teacher.pretrained:
-        raise UsageError(
-            "teacher.pretrained is for a teacher that is trained here; teacher.checkpoint is given"
-        )
+    for key in ("pretrained", "image_size"):
+        if config.teacher.checkpoint and config.teacher[key]:
+            raise UsageError(
+                f"teacher.{key} is for a teacher that is trained here; teacher.checkpoint is given"
+            )
     weights = [f"{name}.weight" for name in config.objectives]
     for keys, words, holds in (
         (COUNT_KEYS, "must be at least 1", lambda x: x >= 1),
@@ -97,6 +98,7 @@ def check(config: ConfigDict) -> None:
         (("optimizer.ema_decay", "optimizer.momentum"), "is not in [0, 1)", lambda x: 0 <= x < 1),
         (("data.max_bad_fraction",), "is not in [0, 1]", lambda x: 0 <= x <= 1),
         (("best.max_disparity",), "must be 0 or more", lambda x: x is None or x >= 0),
+        (("teacher.image_size",), "must be at least 1", lambda x: x is None or x >= 1),
     ):
         for key in keys:
             value = operator.attrgetter(key)(config)
@@ -131,7 +133,7 @@ def _check_frozen(patterns: tuple[str, ...], sections: list[ConfigDict]) -> None
             raise UsageError("finetune.frozen matches every array: nothing would be trained")
 
 
-def make_model(section: Mapping[str, Any], num_classes: int) -> nn.Module:
+def make_model(section: Mapping[str, Any], num_classes: int) -> EfficientNet:
     """The model of a `student` or `teacher` section."""
     if section["dtype"] not in ("float32", "bfloat16"):
         raise UsageError(f"dtype={section['dtype']!r} is unknown; use float32 or bfloat16")
@@ -146,6 +148,7 @@ def make_model(section: Mapping[str, Any], num_classes: int) -> nn.Module:
         stochastic_depth_rate=section["stochastic_depth_rate"],
         frozen_norm=section["frozen_norm"],
         norm_momentum=momentum,
+        rematerialize=section["rematerialize"],
     )
 
 
@@ -157,6 +160,7 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     config.objectives = ("cross_entropy",)
     config.cross_entropy.weight = 1.0
     config.epochs = config.teacher.epochs
+    config.data.image_size = config.teacher.image_size or config.data.image_size
     config.optimizer.learning_rate = config.teacher.learning_rate
     config.best.max_disparity = None
     return config

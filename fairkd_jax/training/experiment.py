@@ -1,12 +1,8 @@
 """Turns a config into what runs: data, models and the compiled programs."""
 
-import contextlib
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -19,9 +15,9 @@ from fairkd_jax.data.augment import augment
 from fairkd_jax.data.pipeline import Dataset, Split, default_directory, open_dataset
 from fairkd_jax.data.plan import SPLITS
 from fairkd_jax.errors import UsageError
-from fairkd_jax.models import read_pretrained
+from fairkd_jax.models import EfficientNet, fold, read_pretrained
 from fairkd_jax.objectives import Metrics, Spec
-from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.ops import compiler_options
 from fairkd_jax.training.config import (
     make_augmentation,
     make_model,
@@ -34,37 +30,11 @@ from fairkd_jax.training.config import (
 )
 from fairkd_jax.training.evaluation import compile_eval_step, make_eval_step
 from fairkd_jax.training.loop import Program
-from fairkd_jax.training.sharding import check_divides, over_batch, replicate, replicated
+from fairkd_jax.training.sharding import check_divides, over_batch, replicate, replicated, shapes_on
 from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.step import STUDENT, Step, init_state, make_train_step
+from fairkd_jax.training.trained import Trained
 from fairkd_jax.types import Batch, Outputs, Tree
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run's student, ready to be used.
-
-    Attributes:
-      module: the model.
-      variables: its parameters and statistics, on the mesh.
-      architecture: its name.
-      image_size: pixels of the side of its images.
-      step: the step it was saved at.
-    """
-
-    module: nn.Module
-    variables: Tree
-    architecture: str
-    image_size: int
-    step: int
-
-    def fingerprint(self) -> str:
-        """Tells models apart: a hash of all parameters and statistics."""
-        content = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(self.variables)):
-            content.update(jax.tree_util.keystr(path).encode())
-            content.update(np.ascontiguousarray(leaf).tobytes())
-        return content.hexdigest()[:16]
 
 
 def open_data(config: ConfigDict) -> Dataset:
@@ -94,29 +64,6 @@ def task_of(dataset: Dataset) -> dict[str, Any]:
         "num_examples": dict(info.num_examples),
         "digests": {split: dataset.split(split).digest() for split in info.num_examples},
     }
-
-
-def load_trained(
-    workdir: Path, config: ConfigDict, task: Mapping[str, Any], *, which: str, mesh: jax.sharding.Mesh
-) -> Trained:
-    """Reads the student of a run.
-
-    Args:
-      workdir: the run's folder.
-      config: its config.
-      task: its task, as `task_of` tells it.
-      which: "best", "last" or a step's number.
-      mesh: where to put it.
-    """
-    module = make_model(config.student, len(task["class_names"]))
-    size = config.data.image_size
-    variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    target = _on(mesh, {"params": variables["params"], "batch_stats": variables["batch_stats"]})
-    if not (workdir / "checkpoints").exists():
-        raise UsageError(f"{workdir} has no checkpoints yet; finish its training first")
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        step, restored = checkpoints.restore_student(which, target)
-    return Trained(module, restored, config.student.architecture, size, step)
 
 
 def build(
@@ -167,12 +114,18 @@ def build(
         seed=config.seed,
         with_ema=config.optimizer.ema_decay > 0,
     )
+    augmented = functools.partial(augment, augmentation=make_augmentation(config))
+    teacher_size = teacher.image_size if teacher else image_size
+    frozen, frozen_variables = _frozen(teacher, mesh)
     step = make_train_step(
         student=student,
-        teacher=teacher.module if teacher else None,
+        teacher=frozen,
         objectives=objectives,
         optimizers=optimizers,
-        augment=functools.partial(augment, augmentation=make_augmentation(config), size=image_size),
+        augment=functools.partial(augmented, size=image_size),
+        augment_for_teacher=(
+            functools.partial(augmented, size=teacher_size) if teacher_size != image_size else None
+        ),
         data_seed=config.data.seed,
         total_steps=steps,
         steps_per_epoch=steps_per_epoch,
@@ -186,10 +139,11 @@ def build(
         step=_compiled_step(step, train, mesh),
         images_on_device=train.cache == "device",
         eval_step=compile_eval_step(eval_step, mesh),
-        abstract_state=_on(mesh, jax.eval_shape(init)),
-        teacher_variables=teacher.variables if teacher else {},
+        abstract_state=shapes_on(mesh, jax.eval_shape(init)),
+        teacher_variables=frozen_variables,
         weights=replicate({n: np.float32(config[n].weight) for n in objectives}, mesh),
-        learning_rate=schedule,
+        # All at once: a report must not send work to the device.
+        learning_rates=np.asarray(jax.vmap(schedule)(jnp.arange(steps))),
         train=train,
         validation=dataset.split("val"),
         batch_size=config.batch_size,
@@ -200,6 +154,14 @@ def build(
         checkpoint_every=config.checkpoint_every_steps,
         max_disparity=config.best.max_disparity,
     )
+
+
+def _frozen(teacher: Trained | None, mesh: jax.sharding.Mesh) -> tuple[EfficientNet | None, Tree]:
+    """The teacher as it is fastest, its statistics folded into its kernels, and its variables."""
+    if teacher is None:
+        return None, {}
+    folded = jax.jit(lambda variables: fold(teacher.module, variables)[1], out_shardings=replicated(mesh))
+    return teacher.module.clone(folded=True), folded(teacher.variables)
 
 
 def _starting(
@@ -238,8 +200,9 @@ def _compiled_step(step: Step, train: Split, mesh: jax.sharding.Mesh) -> Step:
     """
     everywhere, split = replicated(mesh), over_batch(mesh)
     shardings = (everywhere, everywhere, split, everywhere)
+    options: Any = {"donate_argnums": 0, "out_shardings": everywhere, "compiler_options": compiler_options()}
     if train.cache != "device":
-        return jax.jit(step, donate_argnums=0, in_shardings=shardings, out_shardings=everywhere)
+        return jax.jit(step, in_shardings=shardings, **options)
 
     def gathering(
         state: TrainState,
@@ -251,9 +214,7 @@ def _compiled_step(step: Step, train: Split, mesh: jax.sharding.Mesh) -> Step:
         batch = batch | {"image": images[batch["index"]]}
         return step(state, teacher_variables, batch, weights)
 
-    compiled = jax.jit(
-        gathering, donate_argnums=0, in_shardings=(*shardings, everywhere), out_shardings=everywhere
-    )
+    compiled = jax.jit(gathering, in_shardings=(*shardings, everywhere), **options)
     images = replicate(train.images(), mesh)
     train.release()
     return lambda state, teacher_variables, batch, weights: compiled(
@@ -328,9 +289,3 @@ def _embedding_width(module: nn.Module, image_size: int) -> int:
         return module.init_with_output(key, jnp.zeros((1, image_size, image_size, 3)))[0]
 
     return jax.eval_shape(outputs, jax.random.key(0)).embedding.shape[1]
-
-
-def _on(mesh: jax.sharding.Mesh, tree: Tree) -> Tree:
-    """Shapes and dtypes with a sharding: whole on every device."""
-    sharding = replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

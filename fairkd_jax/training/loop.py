@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from fairkd_jax.data.pipeline import Split, eval_batches, train_batches
 from fairkd_jax.fairness import summarize
@@ -48,7 +49,7 @@ class Program:
       abstract_state: shapes, dtypes and shardings of the state.
       teacher_variables: the frozen teacher's, on the mesh; empty without one.
       weights: float32 scalars by objective, on the mesh.
-      learning_rate: by step, to be logged.
+      learning_rates: float [total_steps], to be logged.
       train: the split to learn from.
       validation: the split that the best checkpoint is chosen by.
       batch_size: over all devices.
@@ -69,7 +70,7 @@ class Program:
     abstract_state: TrainState
     teacher_variables: Tree
     weights: Mapping[str, jax.Array]
-    learning_rate: Callable[[int], Any]
+    learning_rates: np.ndarray
     train: Split
     validation: Split
     batch_size: int
@@ -189,7 +190,7 @@ class _Run:
         means = self._meter.means()
         shown = {k: v for k, v in means.items() if k.endswith(SHOWN)}
         rate = self.progress.report(step, shown)
-        learning_rate = float(self.program.learning_rate(step - 1))
+        learning_rate = float(self.program.learning_rates[step - 1])
         now = time.monotonic()
         share = self._waited / max(now - self._reported, 1e-9)
         self._waited, self._reported = 0.0, now

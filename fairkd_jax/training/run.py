@@ -17,6 +17,7 @@ from fairkd_jax.training.config import check, teacher_config, uses_class_means, 
 from fairkd_jax.training.loop import Program, fit
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.teacher import last_step, load_teacher, teacher_class_means, teacher_folder
+from fairkd_jax.training.trained import Trained
 from fairkd_jax.training.workdir import check_free, claim, locked
 from fairkd_jax.training.writers import JsonlWriter, Writer, require_tensorboard, tensorboard_writer
 
@@ -77,7 +78,7 @@ def _train(
     if _is_finished(workdir, program):
         _say(f"{name}: this run is complete, {program.total_steps} steps, in {workdir}")
         return
-    _introduce(config, program, workdir, dataset)
+    _introduce(config, program, workdir, dataset, teacher)
     fit(program, workdir, lambda step: _writers(config, workdir, step))
 
 
@@ -97,7 +98,9 @@ def _writers(config: ConfigDict, workdir: Path, step: int) -> list[Writer]:
     return writers
 
 
-def _introduce(config: ConfigDict, program: Program, workdir: Path, dataset: Dataset) -> None:
+def _introduce(
+    config: ConfigDict, program: Program, workdir: Path, dataset: Dataset, teacher: Trained | None
+) -> None:
     """Says what is about to be trained; the table of all parameters goes into the folder."""
     params = program.abstract_state.params
     write_text(
@@ -105,8 +108,8 @@ def _introduce(config: ConfigDict, program: Program, workdir: Path, dataset: Dat
         parameter_overview.get_parameter_overview(params, include_stats=False) + "\n",
     )
     sizes = ", ".join(f"{group} {num_parameters(tree):,}" for group, tree in params.items())
-    if program.teacher_variables:
-        sizes += f", teacher {num_parameters(program.teacher_variables['params']):,}"
+    if teacher:
+        sizes += f", teacher {num_parameters(teacher.variables['params']):,}"
     _say(
         f"{program.name}: {config.student.architecture} on {dataset.info.name}, "
         f"{len(program.train):,} images, {program.total_steps:,} steps of {config.batch_size} on "

@@ -16,9 +16,9 @@ from fairkd_jax.files import write_arrays, write_text
 from fairkd_jax.models import num_parameters
 from fairkd_jax.training import experiment
 from fairkd_jax.training.evaluation import Scores, compile_eval_step, evaluate, make_eval_step
-from fairkd_jax.training.experiment import Trained
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.teacher import load_run, teacher_folder
+from fairkd_jax.training.trained import Trained
 from fairkd_jax.training.workdir import read_config
 from fairkd_jax.training.writers import jsonable
 

@@ -48,3 +48,9 @@ def to_global(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> Batch
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """Copies host values or local arrays, the same in every process, to every device."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def shapes_on(mesh: Mesh, tree: Tree) -> Tree:
+    """Shapes and dtypes with a sharding: whole on every device."""
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

@@ -74,6 +74,7 @@ def make_train_step(
     objectives: Mapping[str, Objective],
     optimizers: Mapping[str, optax.GradientTransformation],
     augment: Callable[[jax.Array, jax.Array], jax.Array],
+    augment_for_teacher: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     data_seed: int,
     total_steps: int,
     steps_per_epoch: float,
@@ -90,6 +91,8 @@ def make_train_step(
       objectives: by name.
       optimizers: by group of parameters; a group that is not named takes the student's.
       augment: `(key, uint8 images [B,H,W,3]) -> float32 images [B,S,S,3]`, normalised.
+      augment_for_teacher: the same for a teacher that sees images of another size; None where it sees the
+        student's.
       data_seed: of the augmentation.
       total_steps: the length of the training, for `progress`.
       steps_per_epoch: for `epoch`.
@@ -103,10 +106,13 @@ def make_train_step(
     def step(
         state: TrainState, teacher_variables: Tree, batch: Batch, weights: Mapping[str, jax.Array]
     ) -> tuple[TrainState, Metrics]:
-        images = augment(purpose_key(data_seed, "augment", state.step), batch["image"])
+        key = purpose_key(data_seed, "augment", state.step)
+        images = augment(key, batch["image"])
         taught: Any = None
         if teacher is not None:
-            taught = jax.lax.stop_gradient(teacher.apply(teacher_variables, images))
+            # The same key draws the same crops, mirrors and colours at another size.
+            seen = augment_for_teacher(key, batch["image"]) if augment_for_teacher else images
+            taught = jax.lax.stop_gradient(teacher.apply(teacher_variables, seen))
         forward = functools.partial(_forward, student, state, images)
         outputs, pullback, batch_stats = jax.vjp(forward, state.params[STUDENT], has_aux=True)
         inputs = Inputs(

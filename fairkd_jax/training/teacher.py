@@ -14,8 +14,8 @@ from fairkd_jax.training import class_means, experiment
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.class_means import ClassMeans
 from fairkd_jax.training.config import make_augmentation, total_steps
-from fairkd_jax.training.experiment import Trained
 from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.trained import Trained, load_trained
 from fairkd_jax.training.workdir import read_config
 
 
@@ -32,7 +32,7 @@ def load_run(workdir: Path, which: str, task: Mapping[str, Any], mesh: jax.shard
     # Else it may have learnt from the images that it is going to be tested on.
     if own_task["digests"] != task["digests"]:
         raise UsageError(f"{workdir} was trained on other images, or on another split of {task['dataset']}")
-    return experiment.load_trained(workdir, config, own_task, which=which, mesh=mesh)
+    return load_trained(workdir, config, own_task, which=which, mesh=mesh)
 
 
 def load_teacher(workdir: Path, task: Mapping[str, Any], mesh: jax.sharding.Mesh) -> Trained:

@@ -163,3 +163,15 @@ def test_large_spread_never_draws_a_negative_factor():
 def test_values_out_of_range(options):
     with pytest.raises(UsageError, match=next(iter(options))):
         Augmentation(**options)
+
+
+def test_the_same_key_draws_the_same_at_every_size():
+    rng = np.random.default_rng(0)
+    smooth = np.repeat(np.repeat(rng.integers(0, 256, (6, 6, 6, 3), dtype=np.uint8), 8, axis=1), 8, axis=2)
+    options = Augmentation(crop_scale=(0.3, 1.0), flip=True, brightness=0.3, contrast=0.3, saturation=0.3)
+    small, large = (
+        np.asarray(augment(jax.random.key(3), jnp.asarray(smooth), augmentation=options, size=size))
+        for size in (24, 48)
+    )
+    halved = large.reshape(6, 24, 2, 24, 2, 3).mean(axis=(2, 4))
+    assert np.abs(halved - small).mean() < 0.05 * np.abs(small - np.roll(small, 1, axis=0)).mean()

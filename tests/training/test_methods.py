@@ -18,6 +18,7 @@ from fairkd_jax.objectives import OBJECTIVES, create_objective
 from fairkd_jax.training import class_means, evaluate_run, experiment, train, write_class_means
 from fairkd_jax.training.config import make_optimizers, resolved
 from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.trained import load_trained
 from fairkd_jax.training.workdir import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +104,7 @@ def test_class_means_are_the_teachers_and_kept_with_its_hash(make_config, taught
 
 def loaded(workdir):
     config, task = read_config(workdir)
-    trained = experiment.load_trained(workdir, config, task, which="best", mesh=make_mesh(ONE))
+    trained = load_trained(workdir, config, task, which="best", mesh=make_mesh(ONE))
     return trained.module, trained.variables
 
 

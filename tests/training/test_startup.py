@@ -1,0 +1,79 @@
+"""What a run must not do: trace twice, or move data between host and device unasked."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import rkd_adv
+from fairkd_jax.training import experiment, loop, train
+from fairkd_jax.training.workdir import read_config
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """The names of the programs of a run, each as often as it is traced."""
+    found = []
+
+    def counted(make, name):
+        def made(*args, **options):
+            function = make(*args, **options)
+
+            def traced(*arguments):
+                found.append(name)
+                return function(*arguments)
+
+            return traced
+
+        return made
+
+    for name in ("make_train_step", "make_eval_step"):
+        monkeypatch.setattr(experiment, name, counted(getattr(experiment, name), name))
+    return found
+
+
+@pytest.mark.parametrize("cache", ["device", "none"])
+def test_a_run_traces_once_and_moves_nothing_unasked(cache, traces, make_config, tmp_path, monkeypatch):
+    """Two validations, checkpoints between, and a last batch of validation that is not full."""
+    inside = []
+    advance = loop._Run.advance
+
+    def guarded(run, batch):
+        assert all(isinstance(value, jax.Array) for value in batch.values())
+        with jax.transfer_guard("disallow"):
+            advance(run, batch)
+        inside.append(run.step)
+
+    monkeypatch.setattr(loop._Run, "advance", guarded)
+    train(make_config(data__cache=cache, checkpoint_every_steps=3), tmp_path / "run", devices=ONE)
+    assert inside == list(range(1, 9))
+    assert sorted(traces) == ["make_eval_step", "make_train_step"]
+
+
+def test_the_guard_of_the_test_above_can_fail():
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="Disallowed host-to-device"):
+        jax.jit(lambda x: x + 1)(np.ones(3))
+
+
+def test_a_teacher_sees_images_of_its_own_size(make_config, tmp_path):
+    config = make_config(rkd_adv, teacher__image_size=24, data__image_size=16)
+    train(config, tmp_path / "run", devices=ONE)
+    own, _ = read_config(tmp_path / "run" / "teacher")
+    assert own.data.image_size == 24
+    # Another student, of another size, takes what the teacher was trained on from the teacher's folder.
+    taught = []
+    real = experiment.make_train_step
+
+    def seen(**options):
+        taught.append(options["augment_for_teacher"])
+        return real(**options)
+
+    experiment.make_train_step, restored = seen, real
+    try:
+        again = make_config(rkd_adv, teacher__checkpoint=str(tmp_path / "run" / "teacher"))
+        train(again, tmp_path / "again", devices=ONE)
+    finally:
+        experiment.make_train_step = restored
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    assert taught[0](jax.random.key(0), images).shape == (2, 24, 24, 3)
