@@ -1,21 +1,6 @@
-"""Measures parts of the project side by side with what they replace: python scripts/benchmark.py PART.
+"""Measures parts of the project, side by side with what they replace: python scripts/benchmark.py PART.
 
-angle  RKD's angle loss, value and gradient at batch 128 and widths 1280 and 1536, against the same formula
-       without chunks: milliseconds (median of the rounds, taken in turn) and temporary memory.
-data   The share of a training's time in which it waits for the next batch, with the images kept on the
-       device, in the host's memory, and not at all; an upper bound of what the device waits. Options that are
-       not listed here (--config.epochs=20) are handed to the trainings.
-       With --source: decoding and resizing that folder's photographs to 256 pixels on one core, against PIL,
-       Grain with PIL, and tf.data where --tensorflow names the Python of an environment that has it
-       (python3 -m venv ENV; ENV/bin/pip install tensorflow-cpu): images per second of CPU time, medians of
-       the rounds, taken in turn.
-step, forward
-       The whole training step (EfficientNet-B3 teaches B0, with RKD and an adversary), and the student's
-       inference: images per second, compilation, operations, bytes and memory by XLA's count, and the shares
-       of what a matrix product and a copy reach in the same run. --against torch measures the same models,
-       with the same weights, in PyTorch, in turn (channels_last; on a GPU also torch.compile, and with
-       --dtype bfloat16 autocast). --python names the Python of an environment that has it
-       (python3 -m venv ENV; ENV/bin/pip install torch numpy). --json writes all figures.
+Every PART has options of its own (PART --help); --json FILE keeps all figures that it prints.
 """
 
 from fairkd_jax import host_memory, interrupt  # before all that takes long to import
@@ -24,16 +9,31 @@ host_memory.tune(__name__)
 interrupt.install(__name__)
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from fairkd_jax.benchmarks import angle, decoding, step, waiting
+from fairkd_jax.benchmarks import angle, decoding, layers, memory, population, start, step, suite, waiting
 from fairkd_jax.benchmarks.program import Setting
 from fairkd_jax.errors import UsageError
+from fairkd_jax.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTS = {
+    "step": "the whole training step: images/s, compilation, XLA's counts, shares of the machine's limits",
+    "forward": "the student's inference, likewise",
+    "population": "several students in one program against as many lone runs",
+    "depthwise": "the implementations of depthwise convolution, for each shape of the student's network",
+    "memory": "peak memory of the step, with and without rematerialisation, and the batch that fits",
+    "start": "seconds to the first step of a training, with nothing compiled yet and started again",
+    "data": "waiting for data in a training, with each place of the images; decoding, with --source",
+    "angle": "RKD's angle loss in chunks against the same formula without",
+    "suite": "step, best batch, longest kernels, depthwise, population, memory: all that a GPU is asked",
+}
+TAKES_CONFIG = ("data", "start")  # hand --config.key=value to their trainings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,55 +41,116 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("part", choices=("angle", "data", "step", "forward"))
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--source", default="", help="data: a folder of JPEG files, to be decoded as well")
-    parser.add_argument("--tensorflow", default="", help="data: the python of an environment with tensorflow")
-    parser.add_argument(
-        "--large", action="store_true", help="data: train B3 to B0 at 224 pixels rather than tiny models"
-    )
-    parser.add_argument("--student", default="efficientnet_b0", help="step, forward: a model")
-    parser.add_argument("--teacher", default="efficientnet_b3", help="step: a model")
-    parser.add_argument(
-        "--size", type=int, nargs="+", default=[128], help="step, forward: pixels of the side"
-    )
-    parser.add_argument("--batch", type=int, nargs="+", default=[16, 32], help="step, forward: images")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--against", choices=("torch",), help="step, forward: measure this in turn")
-    parser.add_argument("--python", default=sys.executable, help="of the environment of --against")
-    parser.add_argument("--json", type=Path, help="step, forward: a file for all figures")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    for name, text in PARTS.items():
+        _add_options(name, parts.add_parser(name, help=text, description=text, allow_abbrev=False))
     options, overrides = parser.parse_known_args(arguments)
-    smallest = min(options.rounds, *options.size, *options.batch)
+    numbers = [getattr(options, name, 1) for name in ("rounds", "size", "batch", "members")]
+    smallest = min(value for entry in numbers for value in (entry if isinstance(entry, list) else [entry]))
     if smallest < 1:
         parser.error(f"{smallest} must be at least 1")
+    if getattr(options, "limit", 1.0) <= 0:
+        parser.error(f"--limit {options.limit:g} must be above 0")
     unknown = [word for word in overrides if not word.startswith("--config.")]
-    if unknown or (overrides and options.part != "data"):
+    if unknown or (overrides and options.part not in TAKES_CONFIG):
         parser.error(f"unrecognized arguments: {' '.join(unknown or overrides)}")
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
     try:
-        if options.part == "angle":
-            angle.run(options.rounds)
-        elif options.part == "data":
-            if options.source:
-                decoding.run(options.rounds, options.source, options.tensorflow)
-            waiting.run(ROOT, large=options.large, overrides=overrides)
-        else:
-            _steps(options)
+        figures = _measured(options, overrides)
     except UsageError as error:
         parser.error(str(error))
+    if options.json is not None:
+        write_text(options.json, json.dumps(suite.about() | {options.part: figures}, indent=1) + "\n")
     return 0
 
 
-def _steps(options: argparse.Namespace) -> None:
-    models = (options.student, options.teacher)
-    settings = [
-        Setting(options.part, *models, size, batch, options.dtype)
-        for size in options.size
-        for batch in options.batch
-    ]
-    modes = ("eager", "compiled") if jax.default_backend() == "gpu" else ("eager",)
-    peers = modes if options.against else ()
-    step.run(settings, rounds=options.rounds, peers=peers, python=options.python, output=options.json)
+def _add_options(name: str, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, help="a file for all figures")
+    if name not in ("memory", "start"):
+        parser.add_argument("--rounds", type=int, default=10, help="of which medians are taken")
+    if name in ("step", "forward", "population", "depthwise", "memory", "suite"):
+        parser.add_argument("--student", default="efficientnet_b0", help="a model")
+    if name in ("step", "population", "memory", "suite"):
+        parser.add_argument("--teacher", default="efficientnet_b3", help="a model")
+    many = {"nargs": "+"} if name in ("step", "forward") else {}
+    if name in ("step", "forward", "population", "depthwise", "memory"):
+        size, batch = {"memory": (224, 128), "population": (64, 16)}.get(name, (128, 16))
+        wrap: Any = (lambda value: [value]) if many else (lambda value: value)
+        parser.add_argument("--size", type=int, default=wrap(size), help="pixels of the side", **many)
+        parser.add_argument("--batch", type=int, default=wrap(batch), help="images", **many)
+        dtype = "bfloat16" if name == "memory" else "float32"
+        parser.add_argument("--dtype", default=dtype, choices=("float32", "bfloat16"))
+    if name in ("step", "forward", "suite"):
+        parser.add_argument(
+            "--against",
+            choices=("torch",),
+            help="measure the same models with the same weights in turn: PyTorch in channels_last, with"
+            " autocast for bfloat16; on a GPU torch.compile, too",
+        )
+        parser.add_argument(
+            "--python",
+            default=sys.executable,
+            help="for --against, the Python of an environment that has torch"
+            " (python3 -m venv ENV; ENV/bin/pip install torch numpy)",
+        )
+    if name == "population":
+        parser.add_argument("--members", type=int, nargs="+", default=[4, 8], help="students")
+    if name == "memory":
+        parser.add_argument(
+            "--platform",
+            default=memory.HERE,
+            help="a TPU topology, such as v5e:1x1, to compile for it on any machine (pip install libtpu)",
+        )
+        parser.add_argument("--limit", type=float, default=16.0, help="GiB of the device")
+    if name == "data":
+        parser.add_argument("--source", default="", help="a folder of JPEG files, to be decoded as well")
+        parser.add_argument(
+            "--tensorflow",
+            default="",
+            help="with --source, against tf.data, too: the Python of an environment that has it"
+            " (python3 -m venv ENV; ENV/bin/pip install tensorflow-cpu)",
+        )
+        parser.add_argument(
+            "--large", action="store_true", help="train B3 to B0 at 224 pixels rather than tiny models"
+        )
 
+
+def _measured(options: argparse.Namespace, overrides: list[str]) -> Any:
+    """Runs a part; returns its figures, None for one that only prints."""
+    part = options.part
+    if part == "angle":
+        return angle.run(options.rounds)
+    if part == "start":
+        return start.run(ROOT, overrides=overrides)
+    if part == "data":
+        if options.source:
+            decoding.run(options.rounds, options.source, options.tensorflow)
+        return waiting.run(ROOT, large=options.large, overrides=overrides)
+    print(f"{jax.devices()[0].device_kind} ({jax.default_backend()}), jax {jax.__version__}", flush=True)
+    if part == "depthwise":
+        given = {key: getattr(options, key) for key in ("size", "batch", "dtype", "rounds")}
+        return layers.run(options.student, **given)
+    modes = ("eager", "compiled") if jax.default_backend() == "gpu" else ("eager",)
+    against = {"peers": modes, "python": options.python} if getattr(options, "against", None) else NOBODY
+    if part == "suite":
+        return suite.run(options.student, options.teacher, rounds=options.rounds, **against)
+    teacher = options.student if part == "forward" else options.teacher
+
+    def setting(size: int, batch: int) -> Setting:
+        program = "forward" if part == "forward" else "step"
+        return Setting(program, options.student, teacher, size, batch, options.dtype)
+
+    if part == "memory":
+        wanted = setting(options.size, options.batch)
+        return memory.run(wanted, platform=options.platform, limit=options.limit)
+    if part == "population":
+        return population.run(setting(options.size, options.batch), options.members, options.rounds)
+    settings = [setting(size, batch) for size in options.size for batch in options.batch]
+    return step.run(settings, rounds=options.rounds, **against)
+
+
+NOBODY: Any = {"peers": (), "python": ""}
 
 if __name__ == "__main__":
     sys.exit(main())

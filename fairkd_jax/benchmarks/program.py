@@ -1,8 +1,8 @@
-"""The step and the forward pass that are measured: built, compiled, and ready to be run."""
+"""The programs that are measured: the training step of one student or several, and the forward pass."""
 
 import functools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,14 +11,16 @@ import numpy as np
 import optax
 
 from fairkd_jax.data.augment import preprocess
-from fairkd_jax.models import create_model
+from fairkd_jax.models import create_model, fold
 from fairkd_jax.objectives import Spec, create_objective
 from fairkd_jax.ops import compiler_options
 from fairkd_jax.training.optimizer import make_optimizer
-from fairkd_jax.training.step import init_state, make_train_step
+from fairkd_jax.training.population import population_step
+from fairkd_jax.training.step import Step, init_state, make_train_step
 
 CLASSES = 16
 WEIGHTS = {"cross_entropy": 1.0, "rkd_distance": 25.0, "rkd_angle": 50.0, "adversary": 1.0}
+ALONE = ("cross_entropy", "adversary")  # what a student learns from without a teacher
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Setting:
     """What is measured.
 
     Attributes:
-      program: "step" or "forward".
+      program: "step", "step without teacher", "forward" (of the student), or "teacher" (its forward).
       student: the name of a model.
       teacher: the name of a model.
       size: pixels of the side.
       batch: images.
       dtype: of the activations, "float32" or "bfloat16".
+      members: students in one program.
+      rematerialize: whether the student computes blocks again in its gradient.
     """
 
     program: str
@@ -40,12 +44,83 @@ class Setting:
     size: int
     batch: int
     dtype: str
+    members: int = 1
+    rematerialize: bool = False
 
     @property
     def name(self) -> str:
         """The line's name in the table."""
-        models = self.student if self.program == "forward" else f"{self.teacher} to {self.student}"
-        return f"{self.program} {models} {self.size} px, batch {self.batch}, {self.dtype}"
+        models = f"{self.teacher} to {self.student}" if self.program == "step" else self.student
+        students = f", {self.members} students" if self.members > 1 else ""
+        again = ", rematerialised" if self.rematerialize else ""
+        return f"{self.program} {models} {self.size} px, batch {self.batch}, {self.dtype}{students}{again}"
+
+
+class Parts:
+    """What a setting is made of, before it takes any memory."""
+
+    def __init__(self, setting: Setting) -> None:
+        """Makes the models and the functions; see `Setting`."""
+        self.setting = setting
+        make = functools.partial(create_model, num_classes=CLASSES, dtype=jnp.dtype(setting.dtype))
+        self.student = make(setting.student, rematerialize=setting.rematerialize)
+        self.teacher = make(setting.teacher)
+        self._names = tuple(WEIGHTS) if setting.program == "step" else ALONE
+        self._common: dict[str, Any] = {
+            "student": self.student,
+            "objectives": {name: create_objective(name) for name in self._names},
+            "optimizers": {
+                "student": make_optimizer(
+                    "adamw", optax.constant_schedule(1e-4), weight_decay=1e-4, clip_norm=1.0
+                )
+            },
+        }
+
+    def init(self) -> Any:
+        """The state of one student, or of the population, whose members differ in their seed."""
+        widths = (self.student.architecture.head, self.teacher.architecture.head)
+        spec = Spec(CLASSES, 2, *widths, np.full((2, CLASSES), 10))
+        make = functools.partial(init_state, **self._common, spec=spec, image_size=self.setting.size)
+        if self.setting.members == 1:
+            return make(seed=0)
+        states = jax.vmap(lambda seed: make(seed=seed))(jnp.arange(self.setting.members))
+        return replace(states, step=jnp.zeros((), jnp.int32))
+
+    def weights(self) -> dict[str, jax.Array]:
+        """One for each objective, and for each member of a population."""
+        shape = (self.setting.members,) if self.setting.members > 1 else ()
+        return {name: jnp.full(shape, WEIGHTS[name], jnp.float32) for name in self._names}
+
+    def step(self) -> Any:
+        """The update, to be compiled."""
+        size = functools.partial(preprocess, size=self.setting.size)
+        step: Step = make_train_step(
+            **self._common,
+            teacher=self.teacher.clone(folded=True) if self.setting.program == "step" else None,
+            augment=lambda key, images: size(images),
+            data_seed=0,
+            total_steps=1000,
+            steps_per_epoch=100.0,
+        )
+        if self.setting.members > 1:
+            step = population_step(step)
+        return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+
+    def folded(self, variables: Any) -> Any:
+        """The teacher's variables as the step takes them."""
+        return fold(self.teacher, variables)[1]
+
+    def batch(self) -> dict[str, np.ndarray]:
+        """Made-up images, labels and groups."""
+        setting, rng = self.setting, np.random.default_rng(0)
+        shape = (setting.batch, setting.size, setting.size, 3)
+        return {
+            "image": rng.integers(0, 256, shape, dtype=np.uint8),
+            "label": rng.integers(0, CLASSES, setting.batch).astype(np.int32),
+            "group": rng.integers(0, 2, setting.batch).astype(np.int32),
+            "index": np.arange(setting.batch, dtype=np.int32),
+            "mask": np.ones(setting.batch, np.float32),
+        }
 
 
 class Program:
@@ -54,53 +129,34 @@ class Program:
     def __init__(self, setting: Setting) -> None:
         """Builds and compiles it; see `Setting`."""
         self.setting, self.num_classes = setting, CLASSES
-        make = functools.partial(create_model, num_classes=CLASSES, dtype=jnp.dtype(setting.dtype))
-        self.student, self.teacher = make(setting.student), make(setting.teacher)
-        self.batch = _batch(setting)
+        parts = Parts(setting)
+        self.student, self.teacher = parts.student, parts.teacher
+        self.batch = jax.device_put(parts.batch())
         self.teacher_variables = _variables(self.teacher, 1, setting.size)
-        size = functools.partial(preprocess, size=setting.size)
-        objectives = {name: create_objective(name) for name in WEIGHTS}
-        schedule = optax.constant_schedule(1e-4)
-        optimizer = make_optimizer("adamw", schedule, weight_decay=1e-4, clip_norm=1.0)
-        common: dict[str, Any] = {
-            "student": self.student,
-            "objectives": objectives,
-            "optimizers": {"student": optimizer},
-        }
-        widths = (self.student.architecture.head, self.teacher.architecture.head)
-        counts = np.full((2, CLASSES), 10)
-        self._state = jax.jit(
-            functools.partial(
-                init_state, **common, spec=Spec(CLASSES, 2, *widths, counts), image_size=setting.size, seed=0
-            )
-        )()
+        self._state = jax.jit(parts.init)()
+        taught = jax.jit(parts.folded)(self.teacher_variables) if setting.program != "forward" else {}
         start = time.perf_counter()
-        if setting.program == "step":
-            step = make_train_step(
-                **common,
-                teacher=self.teacher,
-                augment=lambda key, images: size(images),
-                data_seed=0,
-                total_steps=1000,
-                steps_per_epoch=100.0,
-            )
-            weights = {name: jnp.float32(weight) for name, weight in WEIGHTS.items()}
-            jitted = jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
-            self.compiled = jitted.lower(self._state, self.teacher_variables, self.batch, weights).compile()
+        if setting.program.startswith("step"):
+            weights = parts.weights()
+            self.compiled = parts.step().lower(self._state, taught, self.batch, weights).compile()
 
             def run() -> Any:
-                self._state, metrics = self.compiled(self._state, self.teacher_variables, self.batch, weights)
+                self._state, metrics = self.compiled(self._state, taught, self.batch, weights)
                 return metrics
         else:
-            variables, images = self.student_variables(), self.batch["image"]
-            forward = jax.jit(lambda variables, images: self.student.apply(variables, size(images)))
+            images = self.batch["image"]
+            of_student = setting.program == "forward"
+            model = self.student if of_student else self.teacher.clone(folded=True)
+            variables = self.student_variables() if of_student else taught
+            size = functools.partial(preprocess, size=setting.size)
+            forward = jax.jit(lambda variables, images: model.apply(variables, size(images)))
             self.compiled = forward.lower(variables, images).compile()
 
             def run() -> Any:
                 return self.compiled(variables, images)
 
         self.compile_seconds = time.perf_counter() - start
-        self._run = run
+        self.run = run
 
     def student_variables(self) -> dict[str, Any]:
         """A copy of the student as it is now."""
@@ -110,23 +166,27 @@ class Program:
         """Seconds of so many runs."""
         start = time.perf_counter()
         for _ in range(steps):
-            result = self._run()
+            result = self.run()
         jax.block_until_ready(result)
         return time.perf_counter() - start
 
     def cost(self) -> dict[str, float]:
         """What XLA says of one run: floating-point operations, bytes moved, bytes of memory at the peak."""
         analysis = self.compiled.cost_analysis() or {}
-        memory = self.compiled.memory_analysis()
-        peak = 0
-        if memory is not None:
-            peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-            peak -= memory.alias_size_in_bytes
         return {
             "operations": analysis.get("flops", 0.0),
             "bytes": analysis.get("bytes accessed", 0.0),
-            "peak_bytes": float(peak),
+            "peak_bytes": peak_bytes(self.compiled),
         }
+
+
+def peak_bytes(compiled: Any) -> float:
+    """Memory at the peak of a compiled program, arguments and results included, by XLA's count."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0.0
+    whole = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return float(whole - memory.alias_size_in_bytes)
 
 
 def _variables(model: Any, seed: int, size: int) -> Any:
@@ -137,16 +197,3 @@ def _variables(model: Any, seed: int, size: int) -> Any:
         lambda x: jnp.asarray(x + 0.1 * rng.uniform(size=x.shape), x.dtype), variables["batch_stats"]
     )
     return {"params": variables["params"], "batch_stats": stats}
-
-
-def _batch(setting: Setting) -> dict[str, jax.Array]:
-    rng = np.random.default_rng(0)
-    shape = (setting.batch, setting.size, setting.size, 3)
-    batch = {
-        "image": rng.integers(0, 256, shape, dtype=np.uint8),
-        "label": rng.integers(0, CLASSES, setting.batch).astype(np.int32),
-        "group": rng.integers(0, 2, setting.batch).astype(np.int32),
-        "index": np.arange(setting.batch, dtype=np.int32),
-        "mask": np.ones(setting.batch, np.float32),
-    }
-    return jax.device_put(batch)

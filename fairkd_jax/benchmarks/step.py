@@ -6,13 +6,11 @@ augmentation.
 """
 
 import dataclasses
-import json
-import os
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +19,30 @@ import jax.numpy as jnp
 
 from fairkd_jax.benchmarks.peer import TorchPeer
 from fairkd_jax.benchmarks.program import Program, Setting
-from fairkd_jax.files import write_text
 
 _ROUND_SECONDS = 1.0  # a round has as many steps as fit
 
 
 def machine_limits() -> dict[str, float]:
-    """What this machine does at best, measured: a product's operations per second, a copy's bytes."""
+    """What this machine does at best, measured: operations of a product, bytes of a pass."""
     on_cpu = jax.default_backend() == "cpu"
     side, dtype = (1024, jnp.float32) if on_cpu else (4096, jnp.bfloat16)
     matrix = jnp.ones((side, side), dtype)
-    large = jnp.ones(2**24 if on_cpu else 2**28, jnp.float32)
-
-    def best(function: Callable[[jax.Array], jax.Array], argument: jax.Array) -> float:
-        compiled = jax.jit(function)
-        times = []
-        for _ in range(8):
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(argument))
-            times.append(time.perf_counter() - start)
-        return min(times)
-
+    large = jnp.ones(2**26 if on_cpu else 2**28, jnp.float32)
+    product = jax.jit(lambda x: x @ x)
+    # In place: memory that is new to the process is slower by far.
+    copy = jax.jit(lambda x: x + 1.0, donate_argnums=0)
+    products, copies = [], []
+    for _ in range(10):
+        start = time.perf_counter()
+        jax.block_until_ready(product(matrix))
+        products.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        large = jax.block_until_ready(copy(large))
+        copies.append(time.perf_counter() - start)
     return {
-        "operations_per_second": 2.0 * side**3 / best(lambda x: x @ x, matrix),
-        "bytes_per_second": 2.0 * large.nbytes / best(lambda x: x + 1.0, large),
+        "operations_per_second": 2.0 * side**3 / min(products),
+        "bytes_per_second": 2.0 * large.nbytes / min(copies),
     }
 
 
@@ -91,9 +89,7 @@ def _steps(contestant: Any) -> int:
     return max(1, round(_ROUND_SECONDS / contestant.time(1)))
 
 
-def run(
-    settings: Sequence[Setting], *, rounds: int, peers: Sequence[str], python: str, output: Path | None
-) -> None:
+def run(settings: Sequence[Setting], *, rounds: int, peers: Sequence[str], python: str) -> dict[str, Any]:
     """Measures and prints, contestants in turn, medians of the rounds.
 
     Args:
@@ -101,7 +97,9 @@ def run(
       rounds: how many, of a second each.
       peers: of "eager" and "compiled", the ways to run PyTorch.
       python: an interpreter that has torch.
-      output: a JSON file to write.
+
+    Returns:
+      The same figures: the machine's `limits`, and `results`, one for each setting.
 
     Raises:
       UsageError: the peer cannot run, or a model is unknown.
@@ -109,8 +107,8 @@ def run(
     limits = machine_limits()
     rates = (limits["operations_per_second"] / 1e9, limits["bytes_per_second"] / 1e9)
     print(
-        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {rounds} rounds; a matrix product reaches"
-        f" {rates[0]:.0f} GFLOP/s, a copy {rates[1]:.1f} GB/s",
+        f"{rounds} rounds; a matrix product reaches {rates[0]:.0f} GFLOP/s, a pass over memory"
+        f" {rates[1]:.1f} GB/s",
         flush=True,
     )
     results = []
@@ -118,18 +116,31 @@ def run(
         result = measure(setting, rounds=rounds, peers=peers, python=python, limits=limits)
         results.append(result)
         print(_described(setting, result), flush=True)
-    if output is not None:
-        document = {
-            "device": jax.devices()[0].device_kind,
-            "platform": jax.default_backend(),
-            "jax": jax.__version__,
-            "python": sys.version.split()[0],
-            "cores": os.cpu_count(),
-            "rounds": rounds,
-            "limits": limits,
-            "results": results,
-        }
-        write_text(output, json.dumps(document, indent=1) + "\n")
+    return {"rounds": rounds, "limits": limits, "results": results}
+
+
+def best_batch(setting: Setting, largest: int) -> int:
+    """The batch with the most images per second: the setting's, doubled as long as that helps and fits."""
+    best, rate, batch = setting.batch, 0.0, setting.batch
+    while batch <= largest:
+        found = _rate(replace(setting, batch=batch))
+        print(f"batch {batch}: {found:.1f} images/s", flush=True)
+        if found < rate:
+            break
+        best, rate, batch = batch, found, 2 * batch
+    return best
+
+
+def _rate(setting: Setting) -> float:
+    """Images per second; 0 where the memory does not suffice."""
+    try:
+        program = Program(setting)
+        steps = _steps(program)
+        return setting.batch / statistics.median(program.time(steps) / steps for _ in range(3))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return 0.0
 
 
 def _described(setting: Setting, result: Mapping[str, Any]) -> str:
@@ -139,7 +150,7 @@ def _described(setting: Setting, result: Mapping[str, Any]) -> str:
         setting.name,
         f"  compiled in {result['compile_seconds']:.1f} s; at most {memory:.0f} MiB of memory;"
         f" by XLA's count {result['operations'] / 1e9:.1f} GFLOP ({arithmetic:.0f} % of the product's rate)",
-        f"  and {result['bytes'] / 1e9:.2f} GB ({bandwidth:.0f} % of the copy's rate)",
+        f"  and {result['bytes'] / 1e9:.2f} GB ({bandwidth:.0f} % of the pass's rate)",
     ]
     for key, rate in result["images_per_second"].items():
         ratio = result["times_as_fast_as"].get(key)

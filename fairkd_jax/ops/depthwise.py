@@ -10,6 +10,7 @@ from jax import lax
 
 from fairkd_jax.ops import native
 from fairkd_jax.ops.convolution import Padding, Pads, output_size, pad_image, resolve_padding, tap
+from fairkd_jax.ops.platform import platform
 
 
 def _lax_depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
@@ -196,7 +197,7 @@ _IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, int, Pads], jax.Arra
 
 def _default(x: jax.Array, kernel: jax.Array) -> str:
     """XLA's grouped convolution is some 70 times slower than shifts on a CPU; accelerators have kernels."""
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return "lax"
     served = kernel.shape[0] == kernel.shape[1] and kernel.shape[0] in native.KERNEL_SIZES
     return "native" if served and native.suits(x, kernel) else "shift"

@@ -20,11 +20,12 @@ import numpy as np
 from jax import lax
 
 from fairkd_jax.ops import native
+from fairkd_jax.ops.platform import platform
 
 
 def _stored(x: Any) -> Any:
     """Keeps XLA's CPU backend from computing `x` again wherever it is used; other platforms fuse well."""
-    return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+    return lax.optimization_barrier(x) if platform() == "cpu" else x
 
 
 def _channel_mean(x: jax.Array) -> jax.Array:

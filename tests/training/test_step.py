@@ -10,6 +10,7 @@ import pytest
 from fairkd_jax.data.augment import Augmentation, augment
 from fairkd_jax.objectives import ckd, rkd
 from fairkd_jax.objectives.perceptron import Perceptron
+from fairkd_jax.training.population import population_step
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
 from fairkd_jax.training.state import purpose_key
 
@@ -224,3 +225,52 @@ def test_random_keys_differ_by_seed_purpose_and_step():
         for step in (0, 1)
     }
     assert len(keys) == 8
+
+
+def test_a_member_of_a_population_is_a_lone_student(make_task, make_batch):
+    """With the losses, dropout and stochastic depth of its own seed, after twenty steps of SGD."""
+    weights = [{"adversary": 0.5}, {"adversary": 2.0}, {"ckd": 0.3}]
+    tasks = [make_task(seed=seed) for seed in range(3)]
+    every = [
+        task.weights | {k: jnp.float32(v) for k, v in w.items()}
+        for task, w in zip(tasks, weights, strict=True)
+    ]
+    lone = jax.jit(tasks[0].step)
+    together = jax.jit(population_step(tasks[0].step))
+    states = [jax.jit(task.init)() for task in tasks]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states).replace(step=states[0].step)
+    stacked_weights = jax.tree.map(lambda *leaves: jnp.stack(leaves), *every)
+    for number in range(20):
+        batch = make_batch(seed=number)
+        results = [
+            lone(state, tasks[0].teacher_variables, batch, own)
+            for state, own in zip(states, every, strict=True)
+        ]
+        states = [state for state, _ in results]
+        stacked, metrics = together(stacked, tasks[0].teacher_variables, batch, stacked_weights)
+    assert stacked.step == 20
+    for member, (state, numbers) in enumerate(results):
+        for name in ("cross_entropy/loss", "rkd_angle/loss", "adversary/loss"):
+            np.testing.assert_allclose(metrics[name][0][member], numbers[name][0], rtol=1e-4, atol=1e-4)
+        jax.tree.map(
+            lambda a, b, member=member: np.testing.assert_allclose(a[member], b, atol=1e-4),
+            (stacked.params, stacked.batch_stats),
+            (state.params, state.batch_stats),
+        )
+
+
+def test_a_population_asks_the_teacher_once(make_task, make_batch):
+    """The teacher's share of the operations does not grow with the members."""
+    task = make_task()
+    batch, teacher = make_batch(), task.teacher_variables
+
+    def operations(members, known):
+        state = jax.eval_shape(lambda: jax.vmap(lambda _: task.init())(jnp.arange(members)))
+        state = state.replace(step=jax.ShapeDtypeStruct((), jnp.int32))
+        weights = {name: jax.ShapeDtypeStruct((members,), jnp.float32) for name in task.weights}
+        step = population_step(task.step)
+        return jax.jit(step).lower(state, known, batch, weights).cost_analysis()["flops"]
+
+    alone = jax.jit(task.teacher.apply).lower(teacher, jnp.zeros((16, 16, 16, 3))).cost_analysis()["flops"]
+    one, four = operations(1, teacher), operations(4, teacher)
+    assert four - one < 3 * (one - alone) * 1.05

@@ -18,7 +18,6 @@ import ctypes
 import functools
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +29,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from fairkd_jax.files import cache_folder
+from fairkd_jax.ops.platform import platform
 
 KERNEL_SIZES = (3, 5)  # of a depthwise convolution
 _SOURCES = Path(__file__).parent
@@ -50,14 +50,14 @@ _FLAGS = (
         "-freciprocal-math",
     ),
 )
-_WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
+_WIDE = ("-mprefer-vector-width=512",) if os.uname().machine == "x86_64" else ()
 
 
 def suits(*arrays: jax.Array) -> bool:
     """Whether the kernels serve these operands here: float32, one CPU device, and a compiler was found."""
     return (
         all(array.dtype == jnp.float32 for array in arrays)
-        and jax.default_backend() == "cpu"
+        and platform() == jax.default_backend() == "cpu"
         and jax.device_count() == 1  # several are shared out by XLA, which cannot look inside a kernel
         and available()
     )
@@ -121,6 +121,6 @@ def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.platform()
+        return os.uname().version
     kinds = ("flags", "Features", "model name", "CPU part")
     return "\n".join(sorted({line for line in lines if line.startswith(kinds)}))
