@@ -15,6 +15,7 @@ from scripts.benchmark import main
     [
         (["angle", "--rounds=0"], "0 must be at least 1"),
         (["angle", "--config.epochs=2"], "unrecognized arguments: --config.epochs=2"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
         (["data", "--rouns=2"], "unrecognized arguments: --rouns=2"),
         (["data", "--source=configs"], "configs holds no JPEG files"),
     ],
