@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 Floats = NDArray[np.float64]
 
 # E|N(0, 1)|
-_HALF_NORMAL = float(np.sqrt(2.0 / np.pi))
+HALF_NORMAL = float(np.sqrt(2.0 / np.pi))
 
 
 class Gaps(NamedTuple):
@@ -66,7 +66,7 @@ def chance_floor(variance: Floats) -> float:
     Returns:
       The floor; NaN for an empty list.
     """
-    return float(_HALF_NORMAL * np.mean(np.sqrt(variance))) if variance.size else float("nan")
+    return float(HALF_NORMAL * np.mean(np.sqrt(variance))) if variance.size else float("nan")
 
 
 def corrected_mean_abs(difference: Floats, variance: Floats) -> float:
@@ -89,10 +89,10 @@ def corrected_mean_abs(difference: Floats, variance: Floats) -> float:
         return 0.0
 
     def excess(t: float) -> float:
-        return _HALF_NORMAL * float(np.mean(np.sqrt(t * t + variance))) - observed
+        return HALF_NORMAL * float(np.mean(np.sqrt(t * t + variance))) - observed
 
-    # Without noise t would be observed / _HALF_NORMAL; with noise it is smaller. The margin absorbs rounding.
-    return _HALF_NORMAL * float(brentq(excess, 0.0, observed / _HALF_NORMAL * (1.0 + 1e-9), xtol=1e-15))
+    # Without noise t would be observed / HALF_NORMAL; with noise it is smaller. The margin absorbs rounding.
+    return HALF_NORMAL * float(brentq(excess, 0.0, observed / HALF_NORMAL * (1.0 + 1e-9), xtol=1e-15))
 
 
 def mean_squared_gap(difference: Floats, variance: Floats) -> float:
