@@ -1,6 +1,7 @@
 """Where files go, and how: written whole or not at all, under another name first and then renamed."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,12 @@ import numpy as np
 
 def cache_folder() -> Path:
     """Where what can be made again is kept: $XDG_CACHE_HOME/fairkd_jax, or ~/.cache/fairkd_jax."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fairkd_jax"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "fairkd_jax"
+    try:
+        return Path.home() / ".cache" / "fairkd_jax"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / f"fairkd_jax-{os.geteuid()}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

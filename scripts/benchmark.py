@@ -1,6 +1,6 @@
 """Measures parts of the project, side by side with what they replace: python scripts/benchmark.py PART.
 
-Every PART has options of its own (PART --help); --json FILE keeps all figures that it prints.
+Every PART has options of its own (PART --help); --json FILE, where it has that, keeps all figures.
 """
 
 from fairkd_jax import host_memory, interrupt  # before all that takes long to import
@@ -54,19 +54,23 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [word for word in overrides if not word.startswith("--config.")]
     if unknown or (overrides and options.part not in TAKES_CONFIG):
         parser.error(f"unrecognized arguments: {' '.join(unknown or overrides)}")
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
+    output = getattr(options, "json", None)
+    if output is not None and not output.absolute().parent.is_dir():
+        parser.error(f"--json {output}: there is no folder {output.parent}")
+    if output is not None and output.is_dir():
+        parser.error(f"--json {output} is a folder")
     try:
         figures = _measured(options, overrides)
     except UsageError as error:
         parser.error(str(error))
-    if options.json is not None:
-        write_text(options.json, json.dumps(suite.about() | {options.part: figures}, indent=1) + "\n")
+    if output is not None:
+        write_text(output, json.dumps(suite.about() | {options.part: figures}, indent=1) + "\n")
     return 0
 
 
 def _add_options(name: str, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, help="a file for all figures")
+    if name not in ("angle", "data"):
+        parser.add_argument("--json", type=Path, help="a file for all figures")
     if name not in ("memory", "start"):
         parser.add_argument("--rounds", type=int, default=10, help="of which medians are taken")
     if name in ("step", "forward", "population", "depthwise", "memory", "suite"):
@@ -120,13 +124,15 @@ def _measured(options: argparse.Namespace, overrides: list[str]) -> Any:
     """Runs a part; returns its figures, None for one that only prints."""
     part = options.part
     if part == "angle":
-        return angle.run(options.rounds)
-    if part == "start":
-        return start.run(ROOT, overrides=overrides)
+        angle.run(options.rounds)
+        return None
     if part == "data":
         if options.source:
             decoding.run(options.rounds, options.source, options.tensorflow)
-        return waiting.run(ROOT, large=options.large, overrides=overrides)
+        waiting.run(ROOT, large=options.large, overrides=overrides)
+        return None
+    if part == "start":
+        return start.run(ROOT, overrides=overrides)
     print(f"{jax.devices()[0].device_kind} ({jax.default_backend()}), jax {jax.__version__}", flush=True)
     if part == "depthwise":
         given = {key: getattr(options, key) for key in ("size", "batch", "dtype", "rounds")}

@@ -30,6 +30,7 @@ READS_CONFIG = {
     "training/run.py",
     "training/scoring.py",
     "training/teacher.py",
+    "training/trained.py",
     "training/workdir.py",
 }
 

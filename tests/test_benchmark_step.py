@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairkd_jax.benchmarks import layers, memory, suite
+from fairkd_jax.benchmarks import layers, memory, step, suite
+from fairkd_jax.benchmarks.program import Setting
 from fairkd_jax.benchmarks.suite import Scale
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import create_model
@@ -64,17 +65,19 @@ def test_all_that_a_gpu_is_asked_runs_on_a_cpu(tmp_path, monkeypatch, capsys):
     assert "ms, one by one" in capsys.readouterr().out
 
 
-def test_forward_counts_less_than_the_step(tmp_path):
-    found = figures(["forward", TINY[0], "--size", "32", "--batch", "4", "--rounds=1"], tmp_path / "f.json")
-    (result,) = found["results"]
-    assert result["program"] == "forward"
-    assert result["operations"] < 1e9
+def test_forward_counts_less_than_the_step(tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "toy", TOY)
+    common = ["--student=toy", "--size", "32", "--batch", "4", "--rounds=1"]
+    (forward,) = figures(["forward", *common], tmp_path / "f.json")["results"]
+    (step,) = figures(["step", *common, "--teacher=toy"], tmp_path / "s.json")["results"]
+    assert 0 < 2 * forward["operations"] < step["operations"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["forward", "--json=/no/such/folder/x.json"], "there is no folder /no/such/folder"),
+        (["forward", "--json=docs"], "--json docs is a folder"),
         (["memory", "--limit=0"], "--limit 0 must be above 0"),
         (["step", "--batch", "4", "0"], "0 must be at least 1"),
         (["memory", "--config.epochs=3"], "unrecognized arguments: --config.epochs=3"),
@@ -130,8 +133,33 @@ def test_the_largest_batch_fits_and_hardly_a_larger_one_would(each, constant, pa
     assert peak > 0.98 * limit or peak_of(batch + 8) > limit
 
 
-def test_what_never_fits_is_said():
+@pytest.mark.parametrize("start", [4, 12, 100])
+def test_what_never_fits_is_said(start):
     with pytest.raises(UsageError, match="not even a batch of 8 fits"):
-        memory._largest(lambda batch: 1e12 + batch, 128, 1e12, 2**30)
+        memory._largest(lambda batch: 1e3 * batch, start, 1e3 * start, 10.0)
+
+
+def test_a_search_for_the_best_batch_ends_where_none_fits(monkeypatch):
+    monkeypatch.setattr(step, "_rate", lambda setting: 0.0)
+    with pytest.raises(UsageError, match="not even a batch of 8 fits the memory"):
+        step.best_batch(Setting("step", "toy", "toy", 32, 8, "float32"), 64)
+    rates = {8: 10.0, 16: 15.0, 32: 14.0}
+    monkeypatch.setattr(step, "_rate", lambda setting: rates[setting.batch])
+    assert step.best_batch(Setting("step", "toy", "toy", 32, 8, "float32"), 64) == 16
+
+
+def test_a_peer_that_talks_much_is_heard(tmp_path, capsys):
+    """More than a pipe holds, before its first line."""
+    talker = tmp_path / "python"
+    talker.write_text(
+        "#!/bin/sh\nhead -c 200000 /dev/zero | tr '\\0' 'x' >&2\necho >&2\necho 'no torch' >&2\n"
+    )
+    talker.chmod(0o755)
+    with pytest.raises(SystemExit):
+        main(["forward", TINY[0], "--size=32", "--batch=2", "--against=torch", f"--python={talker}"])
+    assert "the peer in PyTorch has stopped (no torch)" in capsys.readouterr().err
+
+
+def test_a_platform_that_is_not_there_is_said():
     with pytest.raises(UsageError, match="cannot compile for 'v99:1x1'"):
         memory._target("v99:1x1")

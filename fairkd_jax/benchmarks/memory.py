@@ -121,9 +121,10 @@ def _largest(peak_of: Callable[[int], float], batch: int, peak: float, limit: fl
             fits = (batch, peak)
         else:
             too_large = (batch, peak)
-        if fits[0] and (too_large[0] == fits[0] + _MULTIPLE or fits[1] > 0.98 * limit):
+        if fits[0] and (0 < too_large[0] <= fits[0] + _MULTIPLE or fits[1] > 0.98 * limit):
             return fits
-        if too_large[0] == _MULTIPLE:
+        most = (too_large[0] - 1) // _MULTIPLE * _MULTIPLE  # that may still fit
+        if too_large[0] and most < _MULTIPLE:
             raise UsageError(f"not even a batch of {_MULTIPLE} fits {limit / _GIBIBYTE:g} GiB")
         # Along the line through the last two, to between what fits and what does not.
         slope = max(1.0, (peak - before[1]) / (batch - before[0]))
@@ -131,5 +132,5 @@ def _largest(peak_of: Callable[[int], float], batch: int, peak: float, limit: fl
         batch = int(batch + (limit - peak) / slope) // _MULTIPLE * _MULTIPLE
         batch = max(batch, fits[0] + _MULTIPLE)
         if too_large[0]:
-            batch = min(batch, too_large[0] - _MULTIPLE)
+            batch = min(batch, most)
         peak = peak_of(batch)

@@ -59,16 +59,17 @@ class TorchPeer:
             "mode": mode,
         }
         (folder / "setting.json").write_text(json.dumps(described))
-        pipe = subprocess.PIPE
+        self._log = folder / f"{mode}.log"
         try:
-            self._process = subprocess.Popen(
-                [python, str(_PEER), str(folder / "setting.json")],
-                stdin=pipe,
-                stdout=pipe,
-                stderr=pipe,
-                text=True,
-                env={**os.environ, "PYTHONPATH": ""},
-            )
+            with self._log.open("w") as log:
+                self._process = subprocess.Popen(
+                    [python, str(_PEER), str(folder / "setting.json")],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env={**os.environ, "PYTHONPATH": ""},
+                )
         except OSError as error:
             raise UsageError(f"--python {python}: {error.strerror}") from error
         self.about = json.loads(self._line())
@@ -97,8 +98,8 @@ class TorchPeer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            _, said = self._process.communicate()
-            *_, last = said.strip().splitlines() or ["no message"]
+            self._process.communicate()
+            *_, last = self._log.read_text(errors="replace").strip().splitlines() or ["no message"]
             raise UsageError(
                 f"the peer in PyTorch has stopped ({last}); --python must name an interpreter with torch"
                 " (python3 -m venv ENV; ENV/bin/pip install torch numpy)"

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from fairkd_jax.benchmarks.peer import TorchPeer
 from fairkd_jax.benchmarks.program import Program, Setting
+from fairkd_jax.errors import UsageError
 
 _ROUND_SECONDS = 1.0  # a round has as many steps as fit
 
@@ -125,9 +126,11 @@ def best_batch(setting: Setting, largest: int) -> int:
     while batch <= largest:
         found = _rate(replace(setting, batch=batch))
         print(f"batch {batch}: {found:.1f} images/s", flush=True)
-        if found < rate:
+        if found <= rate:
             break
         best, rate, batch = batch, found, 2 * batch
+    if not rate:
+        raise UsageError(f"not even a batch of {setting.batch} fits the memory")
     return best
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fairkd_jax.fairness.distributions import bias_amplification, demographic_parity, equalized_odds
 from fairkd_jax.fairness.gaps import (
     Floats,
     Gaps,
@@ -14,6 +15,7 @@ from fairkd_jax.fairness.gaps import (
     mean_squared_gap,
     pairwise_gaps,
 )
+from fairkd_jax.fairness.inference import any_bias_test, corrected_interval, gap_p_values, holm, newcombe
 
 Summary = dict[str, Any]
 Integers = NDArray[np.int64]
@@ -78,6 +80,20 @@ def _worst_cell(recall: Floats, enough: NDArray[np.bool_]) -> Summary:
     }
 
 
+def _certainty(correct: Integers, total: Integers, pair: tuple[int, int], gap: Floats) -> Summary:
+    """What a pair's gaps can carry, class by class; NaN where the gap is."""
+    rows = list(pair)
+    estimable = np.isfinite(gap)
+    low, high = (np.where(estimable, end, np.nan) for end in newcombe(correct[rows], total[rows]))
+    p_values = np.where(estimable, gap_p_values(correct[rows], total[rows]), np.nan)
+    return {
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "p": p_values.tolist(),
+        "holm_p": holm(p_values).tolist(),
+    }
+
+
 def _disparities(correct: Integers, total: Integers, min_count: int) -> Summary:
     """Gaps between groups, from the [G, C] counts of examples recognised and of examples."""
     gaps = pairwise_gaps(correct, total, min_count)
@@ -87,7 +103,7 @@ def _disparities(correct: Integers, total: Integers, min_count: int) -> Summary:
     return {
         "disparity": _signed_disparity(gaps, recall, enough).tolist(),
         "pairs": [
-            {"groups": list(pair), "disparity": row.tolist()}
+            {"groups": list(pair), "disparity": row.tolist()} | _certainty(correct, total, pair, row)
             for pair, row in zip(gaps.pairs, gaps.difference, strict=True)
         ],
         "num_gaps": int(usable.sum()),
@@ -95,12 +111,20 @@ def _disparities(correct: Integers, total: Integers, min_count: int) -> Summary:
         "max_abs_disparity": float(np.max(np.abs(difference))) if difference.size else float("nan"),
         "floor": chance_floor(variance),
         "corrected_mean_abs_disparity": corrected_mean_abs(difference, variance),
+        "corrected_interval": list(corrected_interval(difference, variance)),
+        "any_bias_p": any_bias_test(correct, total, min_count=min_count),
         "d2": mean_squared_gap(difference, variance),
         **_worst_cell(recall, enough),
     }
 
 
-def summarize(counts: ArrayLike, *, min_count: int = 2, small_count: int = 10) -> Summary:
+def summarize(
+    counts: ArrayLike,
+    *,
+    min_count: int = 2,
+    small_count: int = 10,
+    training_counts: ArrayLike | None = None,
+) -> Summary:
     """Derives every measure from the counts of one model on one split.
 
     The gap d of a class between two groups is the difference of its recalls, and V = r (1 - r) / (n - 1),
@@ -114,14 +138,17 @@ def summarize(counts: ArrayLike, *, min_count: int = 2, small_count: int = 10) -
         never in gaps.
       min_count: A class is compared between groups that have at least so many examples of it; 2 or more.
       small_count: Classes compared with fewer examples than this in some group are listed as small.
+      training_counts: int [G, C] of the training images, for the bias amplification; None leaves it out.
 
     Returns:
       Python numbers and lists, ready for json. Whatever cannot be estimated is NaN, never 0:
       num_examples, num_known_group, accuracy, precision, recall, f1 (weighted by support), macro_precision,
       macro_recall, macro_f1, per_class (recall [C]), counts_by_class [C], accuracy_by_group [G],
       recall_by_group [G][C], counts_by_group [G][C], disparity [C] (group 0 minus group 1),
-      pairs (groups, disparity [C]), num_gaps, mean_abs_disparity, max_abs_disparity, floor (the mean |d| that
-      chance alone would show), corrected_mean_abs_disparity, d2, worst_group_recall, worst_group,
+      pairs (groups, disparity [C], Newcombe's 95 % interval low [C] to high [C], p [C] of each gap and holm_p
+      over the classes), num_gaps, mean_abs_disparity, max_abs_disparity, floor (the mean |d| that chance
+      alone would show), corrected_mean_abs_disparity with corrected_interval (95 %), any_bias_p (of no bias
+      at all), d2, worst_group_recall, worst_group, equalized_odds, demographic_parity, bias_amplification,
       not_estimable (class, counts, reason), small_classes.
     """
     tensor = np.asarray(counts)
@@ -133,6 +160,9 @@ def summarize(counts: ArrayLike, *, min_count: int = 2, small_count: int = 10) -
     confusion, known = tensor.sum(axis=0), tensor[:-1]
     correct, total = np.diagonal(known, axis1=1, axis2=2), known.sum(axis=2)
     compared = (total >= min_count).sum(axis=0) >= 2
+    amplification = {}
+    if training_counts is not None:
+        amplification["bias_amplification"] = bias_amplification(known, training_counts)
     small = compared & ((total >= min_count) & (total < small_count)).any(axis=0)
     return {
         "num_examples": int(confusion.sum()),
@@ -144,6 +174,9 @@ def summarize(counts: ArrayLike, *, min_count: int = 2, small_count: int = 10) -
         "recall_by_group": divide(correct, total).tolist(),
         "counts_by_group": total.tolist(),
         **_disparities(correct, total, min_count),
+        "equalized_odds": equalized_odds(known, min_count),
+        "demographic_parity": demographic_parity(known, min_count),
+        **amplification,
         "not_estimable": _not_estimable(total, min_count),
         "small_classes": np.flatnonzero(small).tolist(),
     }

@@ -33,6 +33,8 @@ def resolve_padding(padding: Padding, size: tuple[int, int], kernel: tuple[int, 
         return (rows, rows), (columns, columns)
     if isinstance(padding, str):
         raise ValueError(f"padding={padding!r} is unknown; use 'SAME', 'symmetric' or explicit amounts")
+    if min(amount for pair in padding for amount in pair) < 0:
+        raise ValueError(f"padding={padding} must not be negative")
     return padding
 
 

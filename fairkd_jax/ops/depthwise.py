@@ -162,9 +162,12 @@ _shift_depthwise.defvjp(_shift_forward, _shift_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _native_depthwise(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """The kernels in C++, float32 only."""
-    sizes = (output_size(x.shape[axis], pads[axis - 1], kernel.shape[axis - 1], stride) for axis in (1, 2))
-    result = jax.ShapeDtypeStruct((x.shape[0], *sizes, x.shape[3]), x.dtype)
+    """The kernels in C++, float32 and square kernels only."""
+    if kernel.shape[0] != kernel.shape[1] or kernel.shape[0] not in native.KERNEL_SIZES:
+        sizes = " and ".join(f"{k}x{k}" for k in native.KERNEL_SIZES)
+        raise ValueError(f"implementation='native' has kernels of {sizes}, not {kernel.shape[:2]}")
+    size = (output_size(x.shape[axis], pads[axis - 1], kernel.shape[axis - 1], stride) for axis in (1, 2))
+    result = jax.ShapeDtypeStruct((x.shape[0], *size, x.shape[3]), x.dtype)
     return native.call("depthwise_forward", result, x, kernel, **_geometry(stride, pads))
 
 

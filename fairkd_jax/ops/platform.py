@@ -16,7 +16,10 @@ def platform() -> str:
 
 @contextlib.contextmanager
 def compiling_for(name: str) -> Iterator[None]:
-    """Operations that are traced within choose for another platform than the one at hand."""
+    """Operations that are traced within choose for another platform than the one at hand.
+
+    JAX keeps what it has traced: use functions that were not traced outside.
+    """
     token = _elsewhere.set(name)
     try:
         yield

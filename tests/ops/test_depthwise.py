@@ -68,6 +68,8 @@ def inputs(shape, kernel_size, dtype):
         (5, 2, "SAME"),
         (5, 2, "symmetric"),
         (5, 1, ((0, 2), (1, 0))),
+        (3, 1, ((4, 3), (3, 4))),
+        (3, 2, ((0, 0), (5, 0))),
     ],
 )
 @pytest.mark.parametrize("channels", [3, 43])  # 43: two and a half vectors of the kernels in C++, and 3 more
@@ -222,5 +224,7 @@ def test_mistakes_are_named():
         depthwise_conv(x, jnp.ones((3, 3, 2, 2)), stride=1, padding="SAME")
     with pytest.raises(ValueError, match="padding='VALID' is unknown"):
         depthwise_conv(x, kernel, stride=1, padding="VALID")
+    with pytest.raises(ValueError, match="must not be negative"):
+        depthwise_conv(x, kernel, stride=1, padding=((0, 0), (-1, 0)))
     with pytest.raises(ValueError, match="would skip pixels"):
         depthwise_conv(x, jnp.ones((1, 1, 1, 2)), stride=2, padding="SAME")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fairkd_jax.ops import native
+from fairkd_jax.ops import depthwise_conv, native
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -37,15 +37,55 @@ def start(dtype="float32", **environment):
     )
 
 
-@pytest.mark.skipif(not native.available(), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(not native.available(), reason="no C++ compiler")
+
+
+@needs_compiler
 def test_one_device_is_served_in_float32():
     assert start().stdout.strip() == ALL
     assert start("bfloat16").stdout.strip() == "[]"
 
 
-def test_several_devices_are_not_served():
+def test_several_devices_are_not_served(monkeypatch):
+    monkeypatch.setattr(native, "available", lambda: True)
     assert jax.device_count() > 1
     assert not native.suits(jnp.ones(3))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert native.suits(jnp.ones(3))
+    assert not native.suits(jnp.ones(3, jnp.bfloat16))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:20000] + bytes(9999)]
+)
+def test_a_damaged_file_is_made_again(damage, tmp_path):
+    environment = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert start(**environment).stdout.strip() == ALL
+    (path,) = tmp_path.rglob("*.so")
+    path.write_bytes(damage(path.read_bytes()))
+    again = start(**environment)
+    assert again.stdout.strip() == ALL
+    assert "kernels" not in again.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize("mode", [0o777, 0o500])
+def test_a_folder_of_others_is_not_trusted(mode, tmp_path):
+    folder = tmp_path / "fairkd_jax" / "native"
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    assert start(XDG_CACHE_HOME=str(tmp_path)).stdout.strip() == ALL
+    assert not list(folder.iterdir()) or (os.geteuid() == 0 and mode == 0o500)
+
+
+def test_what_it_has_no_kernels_for_is_said(monkeypatch):
+    x, kernel = jnp.ones((1, 9, 9, 2)), jnp.ones((3, 5, 1, 2))
+    with pytest.raises(ValueError, match=r"has kernels of 3x3 and 5x5, not \(3, 5\)"):
+        depthwise_conv(x, kernel, stride=1, padding="SAME", implementation="native")
+    monkeypatch.setattr(native, "available", lambda: False)
+    with pytest.raises(ValueError, match="could not be made here"):
+        depthwise_conv(x, kernel[:, :3], stride=1, padding="SAME", implementation="native")
 
 
 def test_without_a_compiler_it_says_so_and_goes_on(tmp_path):
@@ -55,7 +95,7 @@ def test_without_a_compiler_it_says_so_and_goes_on(tmp_path):
     assert "there is no compiler no-such-compiler" in done.stderr
     done = start(CXX="false", **fresh)
     assert done.stdout.strip() == "[]"
-    assert "without its own kernels" in done.stderr
+    assert "without kernels of its own" in done.stderr
     assert not list(tmp_path.rglob("*.so"))
 
 

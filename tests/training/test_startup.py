@@ -1,4 +1,7 @@
-"""What a run must not do: trace twice, or move data between host and device unasked."""
+"""What a run must not do: trace twice, or send data to the device unasked.
+
+Reads of the device are not guarded on a CPU; tests of whole runs count them (`read_from_device`).
+"""
 
 import jax
 import numpy as np
@@ -34,7 +37,7 @@ def traces(monkeypatch):
 
 
 @pytest.mark.parametrize("cache", ["device", "none"])
-def test_a_run_traces_once_and_moves_nothing_unasked(cache, traces, make_config, tmp_path, monkeypatch):
+def test_a_run_traces_once_and_sends_nothing_unasked(cache, traces, make_config, tmp_path, monkeypatch):
     """Two validations, checkpoints between, and a last batch of validation that is not full."""
     inside = []
     advance = loop._Run.advance

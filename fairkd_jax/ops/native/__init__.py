@@ -14,10 +14,12 @@ forms, which are their reference. The compiler is `c++`, or the one that CXX nam
 without. What it makes is kept in the user's cache folder, for each processor and compiler.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -39,16 +41,10 @@ _HANDLERS = (
     "fairkd_depthwise_forward",
     "fairkd_depthwise_backward",
 )
-# NaN and infinity stay what they are: a training that diverges has to be seen.
+# Nothing that would reorder sums, or take NaN and infinity for impossible: a divergence has to be seen.
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"),
-    *(
-        "-fno-math-errno",
-        "-fno-trapping-math",
-        "-fno-signed-zeros",
-        "-fassociative-math",
-        "-freciprocal-math",
-    ),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 )
 _WIDE = ("-mprefer-vector-width=512",) if os.uname().machine == "x86_64" else ()
 
@@ -70,50 +66,82 @@ def available() -> bool:
         return False
     try:
         library = ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.CalledProcessError) as error:
+        handlers = {name: jax.ffi.pycapsule(getattr(library, name)) for name in _HANDLERS}
+    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", "") or str(error)
         logging.warning(
-            "This CPU does without its own kernels, and a training takes about 1.5 times as long: %s"
-            " (install a C++ compiler, or name one by CXX; FAIRKD_NATIVE=0 hides this line)",
+            "This CPU does without kernels of its own, and trains more slowly: %s (they need a C++ compiler,"
+            " c++ or the one that CXX names; FAIRKD_NATIVE=0 hides this line)",
             " ".join(reason.split())[:300],
         )
         return False
-    for name in _HANDLERS:
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    for name, handler in handlers.items():
+        jax.ffi.register_ffi_target(name, handler, platform="cpu")
     return True
 
 
 def call(name: str, results: Any, *arrays: jax.Array, **attributes: Any) -> Any:
-    """Calls a kernel; under `vmap` all operands get the new leading axis.
+    """Calls a kernel; under `vmap` all operands get the new leading axis. It has no derivative of its own.
 
     Args:
       name: of a handler, without `fairkd_`.
       results: shapes and dtypes, as of `jax.eval_shape`.
-      *arrays: the operands.
+      *arrays: the operands, float32.
       **attributes: numpy scalars.
+
+    Raises:
+      ValueError: there are no kernels here, or not for these operands.
     """
+    if not available():
+        raise ValueError("implementation='native' needs kernels, and they could not be made here")
+    if any(array.dtype != jnp.float32 for array in arrays):
+        raise ValueError(f"implementation='native' takes float32, not {[str(a.dtype) for a in arrays]}")
     return jax.ffi.ffi_call(f"fairkd_{name}", results, vmap_method="broadcast_all")(*arrays, **attributes)
 
 
 def _compiled() -> Path:
     """The compiled kernels for this processor, compiler and version of jaxlib."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        raise FileNotFoundError(f"there is no compiler {os.environ.get('CXX', 'c++')}")
+    compiler = shlex.split(os.environ.get("CXX", "c++")) or ["c++"]
+    program = shutil.which(compiler[0])
+    if program is None:
+        raise FileNotFoundError(f"there is no compiler {compiler[0]}")
     sources = sorted(_SOURCES.glob("*.cc"))
-    command = [compiler, *_FLAGS, *_WIDE, f"-isystem{jax.ffi.include_dir()}", *map(str, sources)]
-    content = hashlib.sha256("\n".join((*command, jax.lib.__version__, _processor())).encode())
+    command = [*compiler, *_FLAGS, *_WIDE, f"-isystem{jax.ffi.include_dir()}", *map(str, sources)]
+    about = Path(program).resolve().stat()
+    machine = (jax.lib.__version__, _processor(), str(about.st_size), str(about.st_mtime_ns))
+    content = hashlib.sha256("\n".join((*command, *machine)).encode())
     for source in (*sources, *sorted(_SOURCES.glob("*.h"))):
         content.update(source.read_bytes())
+    key, folder = content.hexdigest()[:16], _private_folder()
+    for path in folder.glob(f"{key}-*.so"):
+        if path.name == _named(key, path):  # else it was damaged since
+            return path
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        made = Path(name) / "made.so"
+        subprocess.run(
+            [*command, "-o", str(made)], check=True, capture_output=True, text=True, errors="replace"
+        )
+        return made.replace(folder / _named(key, made))
+
+
+def _named(key: str, path: Path) -> str:
+    """The name of a compiled file, which tells what should be in it."""
+    return f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _private_folder() -> Path:
+    """Where compiled kernels are kept: a folder that nobody else can put code into, else one for this run."""
     folder = cache_folder() / "native"
-    path = folder / f"{content.hexdigest()[:16]}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as name:
-            made = Path(name) / path.name
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
-            made.replace(path)
-    return path
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.stat()
+        if about.st_uid == os.geteuid() and not about.st_mode & 0o022 and os.access(folder, os.W_OK):
+            return folder
+    except OSError:  # a cache folder that cannot be made
+        pass
+    alone = tempfile.mkdtemp(prefix="fairkd-native-")
+    atexit.register(shutil.rmtree, alone, ignore_errors=True)
+    return Path(alone)
 
 
 def _processor() -> str:

@@ -13,11 +13,8 @@ namespace fairkd {
 namespace {
 
 constexpr int64_t kPixelsPerPart = 512;
-constexpr int64_t kMaxParts = 64;
 
-int64_t parts_of(int64_t pixels) {
-  return std::clamp<int64_t>(pixels / kPixelsPerPart, 1, kMaxParts);
-}
+int64_t parts_of(int64_t pixels) { return std::max<int64_t>(pixels / kPixelsPerPart, 1); }
 
 // e^x to 2 units in the last place, in steps that compilers turn into vector instructions.
 inline float exponential(float x) {
@@ -81,7 +78,7 @@ void forward(ffi::ThreadPool pool, int64_t pixels, int64_t channels, float epsil
         }
       },
       sums.data(), sums.data() + channels);
-  std::vector<float> factors(channels), offsets(channels);
+  std::vector<float> factors(channels);
   for (int64_t c = 0; c < channels; ++c) {
     const double m = sums[c] / pixels, square = sums[channels + c] / pixels - m * m;
     mean[c] = static_cast<float>(m);

@@ -45,7 +45,7 @@ struct Shape {
 // The columns of the output whose taps all lie inside the image.
 Range whole_columns(const Shape& s) {
   Range range(s.columns, 1, 0);
-  range.begin = std::min(s.columns, (s.left + s.stride - 1) / s.stride);
+  range.begin = std::clamp<int64_t>((s.left + s.stride - 1) / s.stride, 0, s.columns);
   range.end = std::max(range.begin, std::min(s.columns, (s.width + s.left - s.taps) / s.stride + 1));
   if (s.width + s.left < s.taps) range.end = range.begin;
   return range;
@@ -195,8 +195,10 @@ void image_gradient(ffi::ThreadPool pool, const Shape& s, const float* kernel, c
 template <int taps>
 void weight_gradient(ffi::ThreadPool pool, const Shape& s, const float* x, const float* dy, float* dkernel) {
   const std::vector<float> zeros(s.width * s.channels, 0.0f);
-  const int64_t size = taps * taps * s.channels, rows = s.batch * s.rows, tasks = std::min<int64_t>(rows, 16);
-  std::vector<float> partial(tasks * size, 0.0f);  // one for each task, whatever thread takes it
+  const int64_t size = taps * taps * s.channels, rows = s.batch * s.rows;
+  // One partial sum for each task, whatever thread takes it; short ones lose less, and 4 MiB hold them all.
+  const int64_t tasks = std::clamp<int64_t>((1 << 20) / std::max<int64_t>(size, 1), 1, std::max<int64_t>(rows, 1));
+  std::vector<float> partial(tasks * size, 0.0f);
   parallel(pool, tasks, [&](int64_t task) {
     const Range range(rows, tasks, task);
     for (int64_t at = range.begin; at < range.end; ++at) {
@@ -205,9 +207,10 @@ void weight_gradient(ffi::ThreadPool pool, const Shape& s, const float* x, const
       weight_row<taps>(s, seen, dy + at * s.columns * s.channels, partial.data() + task * size);
     }
   });
-  std::memset(dkernel, 0, size * sizeof(float));
+  std::vector<double> sums(size, 0.0);
   for (int64_t task = 0; task < tasks; ++task)
-    for (int64_t i = 0; i < size; ++i) dkernel[i] += partial[task * size + i];
+    for (int64_t i = 0; i < size; ++i) sums[i] += partial[task * size + i];
+  for (int64_t i = 0; i < size; ++i) dkernel[i] = static_cast<float>(sums[i]);
 }
 
 template <int taps>
