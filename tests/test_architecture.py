@@ -1,6 +1,7 @@
 """Who may import whom: an arrow that runs upward or sideways is a fault."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,10 @@ def test_heavy_libraries_are_imported_late():
                 assert not {alias.name.split(".")[0] for alias in node.names} & set(heavy)
             elif isinstance(node, ast.ImportFrom):
                 assert (node.module or "").split(".")[0] not in heavy
+
+
+def test_a_program_of_its_own_finds_the_standard_library():
+    """Python looks for modules beside the program first."""
+    for program in OTHER_PROCESS:
+        beside = {path.stem for path in (PACKAGE / program).parent.glob("*.py")}
+        assert not beside & sys.stdlib_module_names

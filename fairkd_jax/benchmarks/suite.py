@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from fairkd_jax.benchmarks import layers, memory, population, profile, step
+from fairkd_jax.benchmarks import layers, memory, population, step, tracing
 from fairkd_jax.benchmarks.program import Program, Setting
 
 
@@ -88,7 +88,7 @@ def _kernels(setting: Setting) -> dict[str, Any]:
     """The longest operations of a step, and the most memory that the device has had in use."""
     program = Program(setting)
     program.time(2)
-    found = profile.longest(program)
+    found = tracing.longest(program)
     print(f"the longest operations of {setting.name}")
     for row in found:
         share, origin = 100 * row["share"], row["from"][-70:]

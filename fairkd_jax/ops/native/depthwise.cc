@@ -29,8 +29,8 @@ struct Shape {
   int64_t members, batch, height, width, channels, rows, columns;  // the last two of the output
   int64_t taps, stride, top, left;
 
-  Shape(const Array& x, const Array& kernel, int64_t out_rows, int64_t out_columns, int32_t stride, int32_t top,
-        int32_t left)
+  Shape(const Array& x, const Array& kernel, int64_t out_rows, int64_t out_columns, int32_t stride,
+        int32_t top, int32_t left)
       : rows(out_rows), columns(out_columns), stride(stride), top(top), left(left) {
     const auto of_x = x.dimensions(), of_kernel = kernel.dimensions();
     const size_t n = of_x.size();
@@ -196,8 +196,9 @@ template <int taps>
 void weight_gradient(ffi::ThreadPool pool, const Shape& s, const float* x, const float* dy, float* dkernel) {
   const std::vector<float> zeros(s.width * s.channels, 0.0f);
   const int64_t size = taps * taps * s.channels, rows = s.batch * s.rows;
-  // One partial sum for each task, whatever thread takes it; short ones lose less, and 4 MiB hold them all.
-  const int64_t tasks = std::clamp<int64_t>((1 << 20) / std::max<int64_t>(size, 1), 1, std::max<int64_t>(rows, 1));
+  // One partial sum for each task, whatever thread takes it: short sums lose less, few are added up sooner.
+  const int64_t short_sums = std::max<int64_t>((1 << 18) / std::max<int64_t>(size, 1), 16);
+  const int64_t tasks = std::min<int64_t>(short_sums, rows);
   std::vector<float> partial(tasks * size, 0.0f);
   parallel(pool, tasks, [&](int64_t task) {
     const Range range(rows, tasks, task);
@@ -220,8 +221,8 @@ void backward(ffi::ThreadPool pool, const Shape& s, const float* x, const float*
   weight_gradient<taps>(pool, s, x, dy, dkernel);
 }
 
-ffi::Error forward_handler(ffi::ThreadPool pool, Array x, Array kernel, int32_t stride, int32_t top, int32_t left,
-                           Result y) {
+ffi::Error forward_handler(ffi::ThreadPool pool, Array x, Array kernel, int32_t stride, int32_t top,
+                           int32_t left, Result y) {
   const auto out = y->dimensions();
   const Shape s(x, kernel, out[out.size() - 3], out[out.size() - 2], stride, top, left);
   if (s.taps != 3 && s.taps != 5) return ffi::Error::InvalidArgument("kernels of 3 and 5 only");
