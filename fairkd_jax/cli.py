@@ -1,5 +1,6 @@
 """What the command-line programs share: flags in, one line and an exit code where something is wrong."""
 
+import os
 import sys
 from collections.abc import Callable
 from logging import INFO, Formatter, LogRecord
@@ -111,5 +112,19 @@ def load_config(holder: flags.FlagHolder) -> ConfigDict:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX is told of another one."""
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    folder = cache_folder() / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if writable:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    else:
+        logging.warning(
+            "Compiled programs cannot be kept in %s: every start will compile anew (XDG_CACHE_HOME or"
+            " JAX_COMPILATION_CACHE_DIR may name another folder)",
+            folder,
+        )

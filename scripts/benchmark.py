@@ -43,12 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
     for name, text in PARTS.items():
-        _add_options(name, parts.add_parser(name, help=text, description=text, allow_abbrev=False))
+        _add_options(name, parts.add_parser(name, help=text, **_parser(text)))
     options, overrides = parser.parse_known_args(arguments)
-    numbers = [getattr(options, name, 1) for name in ("rounds", "size", "batch", "members")]
-    smallest = min(value for entry in numbers for value in (entry if isinstance(entry, list) else [entry]))
-    if smallest < 1:
-        parser.error(f"{smallest} must be at least 1")
+    for name in ("rounds", "size", "batch", "members"):
+        given = getattr(options, name, 1)
+        if (smallest := min(given if isinstance(given, list) else [given])) < 1:
+            parser.error(f"--{name} {smallest} must be at least 1")
     if getattr(options, "limit", 1.0) <= 0:
         parser.error(f"--limit {options.limit:g} must be above 0")
     unknown = [word for word in overrides if not word.startswith("--config.")]
@@ -66,6 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     if output is not None:
         write_text(output, json.dumps(suite.about() | {options.part: figures}, indent=1) + "\n")
     return 0
+
+
+def _parser(text: str) -> dict[str, Any]:
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    return {"description": text, "formatter_class": shown, "allow_abbrev": False}
 
 
 def _add_options(name: str, parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ def run(setting: Setting, *, platform: str, limit: float) -> dict[str, Any]:
     """
     device, name = _target(platform)
     rows = []
-    print(f"peak memory of one step, compiled for {name}")
+    print(f"peak memory of one step, compiled for {name}; the search for a batch compiles some programs")
     for again in (False, True):
         wanted = replace(setting, rematerialize=again)
         peak = _peak(wanted, device, setting.batch)

@@ -22,6 +22,7 @@ def run(setting: Setting, members: Sequence[int], rounds: int) -> list[dict[str,
     Returns:
       The same figures, a dict for each number of students.
     """
+    print(f"{setting.name} alone, and parts of it: compiling", flush=True)
     lone = {
         "step": Program(setting),
         "teacher": Program(replace(setting, program="teacher")),
@@ -31,6 +32,7 @@ def run(setting: Setting, members: Sequence[int], rounds: int) -> list[dict[str,
 
 
 def _compared(setting: Setting, lone: dict[str, Program], number: int, rounds: int) -> dict[str, Any]:
+    print(f"{number} students in one program: compiling", flush=True)
     together = Program(replace(setting, members=number))
     programs = lone | {"together": together}
     for program in programs.values():

@@ -15,7 +15,14 @@ from fairkd_jax.fairness.gaps import (
     mean_squared_gap,
     pairwise_gaps,
 )
-from fairkd_jax.fairness.inference import any_bias_test, corrected_interval, gap_p_values, holm, newcombe
+from fairkd_jax.fairness.inference import (
+    DRAWS,
+    any_bias_test,
+    corrected_interval,
+    gap_p_values,
+    holm,
+    newcombe,
+)
 
 Summary = dict[str, Any]
 Integers = NDArray[np.int64]
@@ -94,12 +101,16 @@ def _certainty(correct: Integers, total: Integers, pair: tuple[int, int], gap: F
     }
 
 
-def _disparities(correct: Integers, total: Integers, min_count: int) -> Summary:
+def _disparities(correct: Integers, total: Integers, min_count: int, draws: int) -> Summary:
     """Gaps between groups, from the [G, C] counts of examples recognised and of examples."""
     gaps = pairwise_gaps(correct, total, min_count)
     usable = np.isfinite(gaps.difference)
     difference, variance = gaps.difference[usable], gaps.variance[usable]
     recall, enough = divide(correct, total), total >= min_count
+    drawn: Summary = {}
+    if draws:
+        drawn["corrected_interval"] = list(corrected_interval(difference, variance, draws=draws))
+        drawn["any_bias_p"] = any_bias_test(correct, total, min_count=min_count, draws=draws)
     return {
         "disparity": _signed_disparity(gaps, recall, enough).tolist(),
         "pairs": [
@@ -111,8 +122,7 @@ def _disparities(correct: Integers, total: Integers, min_count: int) -> Summary:
         "max_abs_disparity": float(np.max(np.abs(difference))) if difference.size else float("nan"),
         "floor": chance_floor(variance),
         "corrected_mean_abs_disparity": corrected_mean_abs(difference, variance),
-        "corrected_interval": list(corrected_interval(difference, variance)),
-        "any_bias_p": any_bias_test(correct, total, min_count=min_count),
+        **drawn,
         "d2": mean_squared_gap(difference, variance),
         **_worst_cell(recall, enough),
     }
@@ -124,6 +134,7 @@ def summarize(
     min_count: int = 2,
     small_count: int = 10,
     training_counts: ArrayLike | None = None,
+    draws: int = DRAWS,
 ) -> Summary:
     """Derives every measure from the counts of one model on one split.
 
@@ -139,6 +150,7 @@ def summarize(
       min_count: A class is compared between groups that have at least so many examples of it; 2 or more.
       small_count: Classes compared with fewer examples than this in some group are listed as small.
       training_counts: int [G, C] of the training images, for the bias amplification; None leaves it out.
+      draws: Of simulations, for corrected_interval and any_bias_p; 0 leaves these out.
 
     Returns:
       Python numbers and lists, ready for json. Whatever cannot be estimated is NaN, never 0:
@@ -173,7 +185,7 @@ def summarize(
         "accuracy_by_group": divide(correct.sum(axis=1), total.sum(axis=1)).tolist(),
         "recall_by_group": divide(correct, total).tolist(),
         "counts_by_group": total.tolist(),
-        **_disparities(correct, total, min_count),
+        **_disparities(correct, total, min_count, draws),
         "equalized_odds": equalized_odds(known, min_count),
         "demographic_parity": demographic_parity(known, min_count),
         **amplification,

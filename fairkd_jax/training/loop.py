@@ -138,7 +138,7 @@ def validate(program: Program, state: TrainState) -> dict[str, float]:
         process_count=jax.process_count(),
     )
     scores = evaluate(program.eval_step, state.student_variables(), batches, program.mesh)
-    summary = summarize(scores.counts)
+    summary = summarize(scores.counts, draws=0)
     numbers = {key: summary[key] for key in VALIDATION_KEYS}
     return numbers | {"cross_entropy": scores.cross_entropy / max(1, len(program.validation))}
 

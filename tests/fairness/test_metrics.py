@@ -261,3 +261,17 @@ def test_mistakes_are_named():
             summarize(np.zeros(shape, int))
     with pytest.raises(ValueError, match="min_count=1"):
         summarize(np.zeros((3, 2, 2), int), min_count=1)
+
+
+def test_draws_and_training_counts_can_be_left_out_and_added():
+    counts = np.random.default_rng(0).integers(5, 50, (3, 4, 4))
+    summary = summarize(counts, draws=0)
+    assert not {"corrected_interval", "any_bias_p", "bias_amplification"} & summary.keys()
+    whole = summarize(counts, draws=200, training_counts=counts[:2].sum(axis=2))
+    low, high = whole["corrected_interval"]
+    assert low <= whole["corrected_mean_abs_disparity"] <= high
+    assert 0 < whole["any_bias_p"] <= 1
+    assert np.isfinite(whole["bias_amplification"])
+    (pair,) = whole["pairs"]
+    assert all(a <= d <= b for a, d, b in zip(pair["low"], pair["disparity"], pair["high"], strict=True))
+    assert all(p <= adjusted for p, adjusted in zip(pair["p"], pair["holm_p"], strict=True))

@@ -68,7 +68,9 @@ def available() -> bool:
         library = ctypes.CDLL(str(_compiled()))
         handlers = {name: jax.ffi.pycapsule(getattr(library, name)) for name in _HANDLERS}
     except (OSError, AttributeError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", "") or str(error)
+        reason = str(error)
+        if isinstance(error, subprocess.CalledProcessError):
+            reason = error.stderr.strip() or f"{error.cmd[0]} failed"
         logging.warning(
             "This CPU does without kernels of its own, and trains more slowly: %s (they need a C++ compiler,"
             " c++ or the one that CXX names; FAIRKD_NATIVE=0 hides this line)",
