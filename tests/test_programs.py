@@ -162,6 +162,20 @@ def test_a_data_set_can_be_looked_at(start):
         assert chart.width > chart.height
 
 
+def test_what_a_data_set_can_show_is_said_before_training(start):
+    config = f"--config={ROOT / 'configs' / 'student.py'}"
+    small = ["--config.data.size=16", "--config.data.image_size=16"]
+    said = start("scripts/power.py", config, *small, "--accuracy=0.9", "--discordant=0.1")
+    assert said.returncode == 0, said.stderr
+    first, *rest = said.stdout.splitlines()
+    assert first.startswith("digits, test: ")
+    assert "of 2 known groups in 10 classes, at 0.9 accuracy" in first
+    assert len(rest) == 3
+    wrong = start("scripts/power.py", config, *small, "--accuracy=0.9", "--discordant=0.5")
+    assert wrong.returncode == 2
+    assert "at most 0.2" in wrong.stderr
+
+
 def test_programs_start_once_more_to_tune_the_memory(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(

@@ -83,6 +83,28 @@ def bias_amplification(known: NDArray[np.int64], training_counts: ArrayLike) -> 
     return float(np.mean(lean * change))
 
 
+def fidelity(
+    prediction: ArrayLike, reference: ArrayLike, group: ArrayLike, num_groups: int
+) -> dict[str, Any]:
+    """How often a model predicts what another one does, such as a student its teacher.
+
+    Args:
+      prediction: int [N].
+      reference: int [N], the other model's.
+      group: int [N], -1 where unknown: counted in `agreement` alone.
+      num_groups: G.
+
+    Returns:
+      `agreement`, a share of all, and `agreement_by_group` [G]; NaN where there are no images.
+    """
+    same, groups = np.asarray(prediction) == np.asarray(reference), np.asarray(group)
+    members = groups[None, :] == np.arange(num_groups)[:, None]
+    return {
+        "agreement": float(divide(same.sum(), same.size)),
+        "agreement_by_group": divide((members & same).sum(axis=1), members.sum(axis=1)).tolist(),
+    }
+
+
 def _mean_and_worst(values: Floats) -> dict[str, float]:
     usable = values[np.isfinite(values)]
     if not usable.size:

@@ -57,13 +57,13 @@ def corrected_interval(
     return HALF_NORMAL * largest(1.0 - outside), HALF_NORMAL * largest(outside)
 
 
-def _comparable(total: NDArray[np.int64], min_count: int) -> NDArray[np.bool_]:
+def comparable(total: NDArray[np.int64], min_count: int) -> NDArray[np.bool_]:
     """[G, C]: the cells that enter a comparison, of classes in which two groups do."""
     enough = total >= min_count
     return enough & (enough.sum(axis=0) >= 2)
 
 
-def _heterogeneity(correct: Floats, total: Floats, enough: NDArray[np.bool_]) -> Floats:
+def heterogeneity(correct: Floats, total: Floats, enough: NDArray[np.bool_]) -> Floats:
     """Sum over classes of Pearson's chi-squared of recall between groups: [..., G, C] -> [...].
 
     With two groups it is the sum of z^2, with the pooled variance, which no permutation changes.
@@ -93,11 +93,11 @@ def any_bias_test(
       groups to compare.
     """
     hits, sizes = np.asarray(correct, np.int64), np.asarray(total, np.int64)
-    enough = _comparable(sizes, min_count)
+    enough = comparable(sizes, min_count)
     if not enough.any():
         return float("nan")
     hits, sizes = np.where(enough, hits, 0), np.where(enough, sizes, 0)
-    observed = _heterogeneity(hits.astype(float), sizes.astype(float), enough)
+    observed = heterogeneity(hits.astype(float), sizes.astype(float), enough)
     rng = np.random.default_rng(seed)
     # The examples that were recognised fall to the groups like balls drawn from an urn, group after group.
     left_hits, left = hits.sum(axis=0), sizes.sum(axis=0)
@@ -108,7 +108,7 @@ def any_bias_test(
         remaining -= drawn[:, group].astype(np.int64)
         left = left - sizes[group]
     drawn[:, -1] = remaining
-    permuted = _heterogeneity(drawn, np.broadcast_to(sizes.astype(float), drawn.shape), enough)
+    permuted = heterogeneity(drawn, np.broadcast_to(sizes.astype(float), drawn.shape), enough)
     return float((1 + np.sum(permuted >= observed * (1.0 - 1e-9))) / (1 + draws))
 
 

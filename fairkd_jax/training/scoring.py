@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from fairkd_jax.data.pipeline import Dataset, eval_batches
 from fairkd_jax.errors import UsageError
-from fairkd_jax.fairness import inflation, summarize
+from fairkd_jax.fairness import fidelity, inflation, summarize
 from fairkd_jax.files import write_arrays, write_text
 from fairkd_jax.models import num_parameters
 from fairkd_jax.training import experiment
@@ -67,7 +67,7 @@ def evaluate_run(
         configs["baseline"], _ = read_config(baseline)
     rows = -(-(batch_size or config.batch_size) // mesh.size) * mesh.size
     scores = {name: _score(model, dataset, split, rows, mesh) for name, model in trained.items()}
-    result = _result(trained, scores, configs) | {"split": split, **current}
+    result = _result(trained, scores, configs, dataset, split) | {"split": split, **current}
     if not jax.process_index():
         _write_evaluation(workdir, split, dataset, scores, result)
     return result
@@ -86,17 +86,27 @@ def _score(model: Trained, dataset: Dataset, split: str, batch_size: int, mesh: 
 
 
 def _result(
-    trained: Mapping[str, Trained], scores: Mapping[str, Scores], configs: Mapping[str, ConfigDict]
+    trained: Mapping[str, Trained],
+    scores: Mapping[str, Scores],
+    configs: Mapping[str, ConfigDict],
+    dataset: Dataset,
+    split: str,
 ) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, model in trained.items():
-        result[name] = summarize(scores[name].counts) | {
+        training_counts = dataset.split("train").counts
+        result[name] = summarize(scores[name].counts, training_counts=training_counts) | {
             "architecture": model.architecture,
             "parameters": num_parameters(model.variables["params"]),
             "step": model.step,
             "objectives": _weights(configs[name]) if name in configs else {"cross_entropy": 1.0},
         }
     if "teacher" in result:
+        groups, taught = dataset.split(split).groups, scores["teacher"].prediction
+        for name in result:
+            if name != "teacher":
+                own = scores[name].prediction
+                result[name] |= fidelity(own, taught, groups, len(dataset.info.group_names))
         result["inflation"] = {
             name: inflation(result[name], result["teacher"]) for name in result if name != "teacher"
         }

@@ -6,7 +6,7 @@ from fairlearn.metrics import MetricFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairkd_jax.fairness.distributions import bias_amplification, demographic_parity, equalized_odds
+from fairkd_jax.fairness.distributions import bias_amplification, demographic_parity, equalized_odds, fidelity
 
 
 def frame_of(label, prediction, group, wanted, by_label):
@@ -57,6 +57,12 @@ def test_amplification_has_the_sign_of_the_training_skew():
     known[0], known[1] = [[50, 0], [20, 30]], [[30, 20], [0, 50]]
     assert bias_amplification(known, training) == pytest.approx(0.2)
     assert bias_amplification(known, training[::-1]) == pytest.approx(-0.2)
+
+
+def test_fidelity_by_hand():
+    found = fidelity([0, 1, 2, 2, 1], [0, 1, 1, 2, 0], [0, 0, 0, 1, -1], 3)
+    assert found["agreement"] == pytest.approx(3 / 5)
+    np.testing.assert_allclose(found["agreement_by_group"], [2 / 3, 1.0, np.nan])
 
 
 def test_what_is_not_there_is_nan():
