@@ -1,6 +1,5 @@
 """What the command-line programs share: flags in, one line and an exit code where something is wrong."""
 
-import os
 import sys
 from collections.abc import Callable
 from logging import INFO, Formatter, LogRecord
@@ -11,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.files import cache_folder
+from fairkd_jax.files import cache_folder, make_folder
 
 USAGE_ERROR = 2
 OS_ERROR = 1
@@ -115,12 +114,7 @@ def use_compilation_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = cache_folder() / "jax"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if writable:
+    if make_folder(folder):
         jax.config.update("jax_compilation_cache_dir", str(folder))
     else:
         logging.warning(

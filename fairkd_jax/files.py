@@ -19,6 +19,15 @@ def cache_folder() -> Path:
         return Path(tempfile.gettempdir()) / f"fairkd_jax-{os.geteuid()}"
 
 
+def make_folder(folder: Path, mode: int = 0o777) -> bool:
+    """Makes a folder where there is none yet; whether files can be put into it."""
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

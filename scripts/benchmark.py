@@ -33,6 +33,7 @@ PARTS = {
     "angle": "RKD's angle loss in chunks against the same formula without",
     "suite": "step, best batch, longest kernels, depthwise, population, memory: all that a GPU is asked",
 }
+NOBODY: Any = {"peers": (), "python": ""}  # to measure against
 TAKES_CONFIG = ("data", "start")  # hand --config.key=value to their trainings
 
 
@@ -82,12 +83,14 @@ def _add_options(name: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--student", default="efficientnet_b0", help="a model")
     if name in ("step", "population", "memory", "suite"):
         parser.add_argument("--teacher", default="efficientnet_b3", help="a model")
-    many = {"nargs": "+"} if name in ("step", "forward") else {}
+    several = name in ("step", "forward")
     if name in ("step", "forward", "population", "depthwise", "memory"):
         size, batch = {"memory": (224, 128), "population": (64, 16)}.get(name, (128, 16))
-        wrap: Any = (lambda value: [value]) if many else (lambda value: value)
-        parser.add_argument("--size", type=int, default=wrap(size), help="pixels of the side", **many)
-        parser.add_argument("--batch", type=int, default=wrap(batch), help="images", **many)
+        for key, value, text in (("--size", size, "pixels of the side"), ("--batch", batch, "images")):
+            if several:
+                parser.add_argument(key, type=int, nargs="+", default=[value], help=text)
+            else:
+                parser.add_argument(key, type=int, default=value, help=text)
         dtype = "bfloat16" if name == "memory" else "float32"
         parser.add_argument("--dtype", default=dtype, choices=("float32", "bfloat16"))
     if name in ("step", "forward", "suite"):
@@ -160,8 +163,6 @@ def _measured(options: argparse.Namespace, overrides: list[str]) -> Any:
     settings = [setting(size, batch) for size in options.size for batch in options.batch]
     return step.run(settings, rounds=options.rounds, **against)
 
-
-NOBODY: Any = {"peers": (), "python": ""}
 
 if __name__ == "__main__":
     sys.exit(main())

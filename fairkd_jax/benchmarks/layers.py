@@ -1,5 +1,6 @@
 """The implementations of depthwise convolution, for each shape that a network has."""
 
+import functools
 import statistics
 import time
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fairkd_jax.benchmarks.rounds import in_turn
 from fairkd_jax.models import create_model
 from fairkd_jax.models.architecture import Architecture
 from fairkd_jax.ops import depthwise_conv, native
@@ -71,13 +73,13 @@ def _measured(
         return jax.jit(gradients)
 
     served = [name for name in _IMPLEMENTATIONS if name != "native" or native.suits(x, kernel)]
-    programs = {name: make(name) for name in served}
-    for program in programs.values():
-        jax.block_until_ready(program(x, kernel))
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds):
-        for name, program in programs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(program(x, kernel))
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    timers = {name: functools.partial(_seconds, make(name), x, kernel) for name in served}
+    for compiles in timers.values():
+        compiles()
+    return {name: statistics.median(times) for name, times in in_turn(timers, rounds).items()}
+
+
+def _seconds(program: Any, *arguments: jax.Array) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(program(*arguments))
+    return time.perf_counter() - start

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fairkd_jax.benchmarks.program import Parts, Setting, peak_bytes
 from fairkd_jax.errors import UsageError
 from fairkd_jax.ops import compiling_for
+from fairkd_jax.training.sharding import make_mesh, shapes_on
 
 HERE = "here"
 _GIBIBYTE = 2**30
@@ -41,12 +42,8 @@ def run(setting: Setting, *, platform: str, limit: float) -> dict[str, Any]:
         wanted = replace(setting, rematerialize=again)
         peak = _peak(wanted, device, setting.batch)
         print(f"{wanted.name}: {peak / _GIBIBYTE:.2f} GiB", flush=True)
-        fits, fitting = _largest(
-            functools.partial(_peak, wanted, device),
-            setting.batch,
-            peak,
-            limit * _GIBIBYTE,
-        )
+        peak_of = functools.partial(_peak, wanted, device)
+        fits, fitting = _largest(peak_of, setting.batch, peak, limit * _GIBIBYTE)
         print(f"  within {limit:g} GiB: batch {fits}, {fitting / _GIBIBYTE:.2f} GiB", flush=True)
         rows.append(
             {
@@ -80,12 +77,7 @@ def _target(platform: str) -> tuple[Any, str]:
 
 def _peak(setting: Setting, device: Any, batch: int) -> float:
     setting = replace(setting, batch=batch)
-    place = jax.sharding.SingleDeviceSharding(device)
     parts = Parts(setting)
-
-    def placed(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
-
     image = jnp.zeros((1, setting.size, setting.size, 3))
     variables = jax.eval_shape(parts.teacher.init, jax.random.key(0), image)
     arguments = (
@@ -95,7 +87,7 @@ def _peak(setting: Setting, device: Any, batch: int) -> float:
         jax.eval_shape(parts.weights),
     )
     with compiling_for(device.platform):
-        lowered = parts.step().lower(*placed(arguments))
+        lowered = parts.step().lower(*shapes_on(make_mesh([device]), arguments))
         try:
             return peak_bytes(lowered.compile())
         except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what does not fit, and says so

@@ -1,11 +1,13 @@
 """Several students in one program against as many lone runs, which each ask the teacher for themselves."""
 
+import functools
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from fairkd_jax.benchmarks.program import Program, Setting
+from fairkd_jax.benchmarks.rounds import in_turn, seconds_of_one
 
 
 def run(setting: Setting, members: Sequence[int], rounds: int) -> list[dict[str, Any]]:
@@ -37,10 +39,8 @@ def _compared(setting: Setting, lone: dict[str, Program], number: int, rounds: i
     programs = lone | {"together": together}
     for program in programs.values():
         program.time(2)
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds):
-        for name, program in programs.items():
-            seconds[name].append(program.time(2) / 2)
+    timers = {name: functools.partial(seconds_of_one, program, 2) for name, program in programs.items()}
+    seconds = in_turn(timers, rounds)
     median = {name: statistics.median(times) for name, times in seconds.items()}
     bound = (median["teacher"] + number * median["student"]) / (
         number * (median["teacher"] + median["student"])

@@ -133,8 +133,9 @@ class Program:
         self.student, self.teacher = parts.student, parts.teacher
         self.batch = jax.device_put(parts.batch())
         self.teacher_variables = _variables(self.teacher, 1, setting.size)
-        self._state = jax.jit(parts.init)()
-        taught = jax.jit(parts.folded)(self.teacher_variables) if setting.program != "forward" else {}
+        self._state = jax.jit(parts.init)() if setting.program != "teacher" else None
+        asked = setting.program in ("step", "teacher")
+        taught = jax.jit(parts.folded)(self.teacher_variables) if asked else {}
         start = time.perf_counter()
         if setting.program.startswith("step"):
             weights = parts.weights()
@@ -160,6 +161,7 @@ class Program:
 
     def student_variables(self) -> dict[str, Any]:
         """A copy of the student as it is now."""
+        assert self._state is not None, "the teacher alone has no student"
         return jax.tree.map(jnp.copy, self._state.student_variables())
 
     def time(self, steps: int) -> float:

@@ -6,6 +6,7 @@ augmentation.
 """
 
 import dataclasses
+import functools
 import statistics
 import tempfile
 import time
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 
 from fairkd_jax.benchmarks.peer import TorchPeer
 from fairkd_jax.benchmarks.program import Program, Setting
+from fairkd_jax.benchmarks.rounds import in_turn, seconds_of_one
 from fairkd_jax.errors import UsageError
 
 _ROUND_SECONDS = 1.0  # a round has as many steps as fit
@@ -62,10 +64,11 @@ def measure(
                 contestants[f"torch {mode}"] = peer
                 result["torch"] = peer.about
             steps = {key: _steps(contestant) for key, contestant in contestants.items()}
-            seconds: dict[str, list[float]] = {key: [] for key in contestants}
-            for _ in range(rounds):
-                for key, contestant in contestants.items():
-                    seconds[key].append(contestant.time(steps[key]) / steps[key])
+            timers = {
+                key: functools.partial(seconds_of_one, contestant, steps[key])
+                for key, contestant in contestants.items()
+            }
+            seconds = in_turn(timers, rounds)
         finally:
             for contestant in contestants.values():
                 if isinstance(contestant, TorchPeer):
@@ -139,7 +142,7 @@ def _rate(setting: Setting) -> float:
     try:
         program = Program(setting)
         steps = _steps(program)
-        return setting.batch / statistics.median(program.time(steps) / steps for _ in range(3))
+        return setting.batch / statistics.median(seconds_of_one(program, steps) for _ in range(3))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -47,14 +47,32 @@ def pairwise_gaps(correct: NDArray[np.generic], total: NDArray[np.generic], min_
     recall = divide(correct, total)
     variance = divide(recall * (1.0 - recall), np.asarray(total) - 1.0)
     enough = np.asarray(total) >= min_count
-    pairs = list(combinations(range(recall.shape[0]), 2))
-    first, second = [a for a, _ in pairs], [b for _, b in pairs]
-    usable = enough[first] & enough[second]
+    pairs, first, second = pairs_of(len(recall))
     return Gaps(
         pairs,
-        np.where(usable, recall[first] - recall[second], np.nan),
-        np.where(usable, variance[first] + variance[second], np.nan),
+        differences(recall, enough),
+        np.where(enough[first] & enough[second], variance[first] + variance[second], np.nan),
     )
+
+
+def pairs_of(groups: int) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """All pairs (a, b) of groups with a < b; and their first and their second members."""
+    pairs = list(combinations(range(groups), 2))
+    return pairs, [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def differences(recall: Floats, enough: NDArray[np.bool_]) -> Floats:
+    """Recall of the first minus the second group of every pair, NaN where one of the two is not `enough`.
+
+    Args:
+      recall: [..., G, C].
+      enough: [G, C].
+
+    Returns:
+      [..., P, C].
+    """
+    _, first, second = pairs_of(len(enough))
+    return np.where(enough[first] & enough[second], recall[..., first, :] - recall[..., second, :], np.nan)
 
 
 def chance_floor(variance: Floats) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from fairkd_jax.fairness.gaps import HALF_NORMAL, Floats, divide
+from fairkd_jax.fairness.gaps import HALF_NORMAL, Floats, differences, divide
 
 DRAWS = 10_000
 _STEPS = 60  # of a bisection: to 1e-18 of where it begins
@@ -116,17 +116,9 @@ def mean_abs_gap(correct: Floats, total: ArrayLike, min_count: int = 2) -> Float
     """Mean |gap| over all classes of all pairs of groups, for many draws: [..., G, C] -> [...]."""
     sizes = np.asarray(total)
     recall = divide(correct, np.broadcast_to(sizes, correct.shape))
-    enough = sizes >= min_count
-    groups = range(sizes.shape[0])
-    gaps = [
-        np.where(enough[a] & enough[b], np.abs(recall[..., a, :] - recall[..., b, :]), np.nan)
-        for a in groups
-        for b in groups
-        if a < b
-    ]
-    stacked = np.concatenate(gaps, axis=-1)
-    usable = np.isfinite(stacked)
-    return divide(np.where(usable, stacked, 0.0).sum(axis=-1), usable.sum(axis=-1))
+    gaps = np.abs(differences(recall, sizes >= min_count))
+    usable = np.isfinite(gaps)
+    return divide(np.where(usable, gaps, 0.0).sum(axis=(-2, -1)), usable.sum(axis=(-2, -1)))
 
 
 def newcombe(correct: ArrayLike, total: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:

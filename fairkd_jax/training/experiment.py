@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +33,7 @@ from fairkd_jax.training.sharding import check_divides, over_batch, replicate, r
 from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.step import STUDENT, Step, init_state, make_train_step
 from fairkd_jax.training.trained import Trained
-from fairkd_jax.types import Batch, Outputs, Tree
+from fairkd_jax.types import Batch, Tree
 
 
 def open_data(config: ConfigDict) -> Dataset:
@@ -87,45 +86,38 @@ def build(
     Raises:
       UsageError: the config does not fit the devices or the data.
     """
-    check_divides("batch_size", config.batch_size, mesh)
-    train, image_size = dataset.split("train"), config.data.image_size
-    if config.batch_size > len(train):
-        raise UsageError(f"batch_size={config.batch_size} is more than the {len(train)} training images")
-    if config.best.max_disparity is not None:
-        _check_comparable(dataset.split("val").counts)
+    train, validation = dataset.split("train"), dataset.split("val")
+    _check_fits(config, train, validation, mesh)
+    image_size = config.data.image_size
     student = make_model(config.student, len(dataset.info.class_names))
     objectives = make_objectives(config)
     steps_per_epoch = len(train) / config.batch_size
     steps = total_steps(config, len(train))
     schedule = make_run_schedule(config, steps, steps_per_epoch)
     optimizers = make_optimizers(config, schedule, steps_per_epoch)
+    spec = _spec(
+        dataset,
+        student_width=student.architecture.head,
+        teacher_width=teacher.module.architecture.head if teacher else 0,
+        class_means=class_means,
+    )
     init = functools.partial(
         init_state,
         student=student,
         objectives=objectives,
         optimizers=optimizers,
-        spec=_spec(
-            dataset,
-            student_width=_embedding_width(student, image_size),
-            teacher_width=_embedding_width(teacher.module, image_size) if teacher else 0,
-            class_means=class_means,
-        ),
+        spec=spec,
         image_size=image_size,
         seed=config.seed,
         with_ema=config.optimizer.ema_decay > 0,
     )
-    augmented = functools.partial(augment, augmentation=make_augmentation(config))
-    teacher_size = teacher.image_size if teacher else image_size
     frozen, frozen_variables = _frozen(teacher, mesh)
     step = make_train_step(
         student=student,
         teacher=frozen,
         objectives=objectives,
         optimizers=optimizers,
-        augment=functools.partial(augmented, size=image_size),
-        augment_for_teacher=(
-            functools.partial(augmented, size=teacher_size) if teacher_size != image_size else None
-        ),
+        **_views(config, teacher),
         data_seed=config.data.seed,
         total_steps=steps,
         steps_per_epoch=steps_per_epoch,
@@ -145,7 +137,7 @@ def build(
         # All at once: a report must not send work to the device.
         learning_rates=np.asarray(jax.vmap(schedule)(jnp.arange(steps))),
         train=train,
-        validation=dataset.split("val"),
+        validation=validation,
         batch_size=config.batch_size,
         data_seed=config.data.seed,
         total_steps=steps,
@@ -154,6 +146,24 @@ def build(
         checkpoint_every=config.checkpoint_every_steps,
         max_disparity=config.best.max_disparity,
     )
+
+
+def _check_fits(config: ConfigDict, train: Split, validation: Split, mesh: jax.sharding.Mesh) -> None:
+    """Raises UsageError where the batch does not fit the devices or the data, or nothing can be compared."""
+    check_divides("batch_size", config.batch_size, mesh)
+    if config.batch_size > len(train):
+        raise UsageError(f"batch_size={config.batch_size} is more than the {len(train)} training images")
+    if config.best.max_disparity is not None:
+        _check_comparable(validation.counts)
+
+
+def _views(config: ConfigDict, teacher: Trained | None) -> dict[str, Any]:
+    """How student and teacher see a stored image; the teacher's own view only where its size is another."""
+    augmented = functools.partial(augment, augmentation=make_augmentation(config))
+    views = {"augment": functools.partial(augmented, size=config.data.image_size)}
+    if teacher and teacher.image_size != config.data.image_size:
+        views["augment_for_teacher"] = functools.partial(augmented, size=teacher.image_size)
+    return views
 
 
 def _frozen(teacher: Trained | None, mesh: jax.sharding.Mesh) -> tuple[EfficientNet | None, Tree]:
@@ -282,10 +292,3 @@ def _check_comparable(counts: np.ndarray) -> None:
         raise UsageError(
             "best.max_disparity needs a class with at least 2 validation images in each of two groups"
         )
-
-
-def _embedding_width(module: nn.Module, image_size: int) -> int:
-    def outputs(key: jax.Array) -> Outputs:
-        return module.init_with_output(key, jnp.zeros((1, image_size, image_size, 3)))[0]
-
-    return jax.eval_shape(outputs, jax.random.key(0)).embedding.shape[1]

@@ -93,8 +93,8 @@ def _result(
     split: str,
 ) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    training_counts = dataset.split("train").counts
     for name, model in trained.items():
-        training_counts = dataset.split("train").counts
         result[name] = summarize(scores[name].counts, training_counts=training_counts) | {
             "architecture": model.architecture,
             "parameters": num_parameters(model.variables["params"]),
@@ -103,13 +103,11 @@ def _result(
         }
     if "teacher" in result:
         groups, taught = dataset.split(split).groups, scores["teacher"].prediction
-        for name in result:
-            if name != "teacher":
-                own = scores[name].prediction
-                result[name] |= fidelity(own, taught, groups, len(dataset.info.group_names))
-        result["inflation"] = {
-            name: inflation(result[name], result["teacher"]) for name in result if name != "teacher"
-        }
+        students = [name for name in trained if name != "teacher"]
+        for name in students:
+            own = scores[name].prediction
+            result[name] |= fidelity(own, taught, groups, len(dataset.info.group_names))
+        result["inflation"] = {name: inflation(result[name], result["teacher"]) for name in students}
     return result
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fairkd_jax.objectives import Inputs, Metrics, Objective, Spec, coefficients, pull, weighted_sum
+from fairkd_jax.objectives import Inputs, Metrics, Objective, Pull, Spec, coefficients, pull, weighted_sum
 from fairkd_jax.training.gradients import combine
 from fairkd_jax.training.state import TrainState, purpose_key, update_average
 from fairkd_jax.types import Batch, Outputs, Tree
@@ -124,15 +124,7 @@ def make_train_step(
             strength=jnp.zeros((), jnp.float32),
             key=purpose_key(state.seed, "objectives", state.step),
         )
-        pulls = {
-            name: pull(
-                objective,
-                state.params.get(name, {}),
-                state.objective_state[name],
-                inputs._replace(strength=weights[name]) if objective.adversarial else inputs,
-            )
-            for name, objective in objectives.items()
-        }
+        pulls = _pulls(objectives, state, inputs, weights)
         _, through_head = jax.vjp(functools.partial(_head, student, state), outputs.embedding)
         factors = coefficients(objectives, weights, inputs.epoch)
         cotangent, metrics = combine(objectives, pulls, factors, lambda logits: through_head(logits)[0])
@@ -141,10 +133,8 @@ def make_train_step(
             if name in state.params:
                 gradients[name] = weighted_sum({name: pulls[name].gradient}, {name: factor})
         params, opt_state = _update(optimizers, gradients, state)
-        ema = state.ema
-        if ema_decay:
-            current = {"params": params[STUDENT], "batch_stats": batch_stats}
-            ema = update_average(ema, current, state.step, ema_decay)
+        current = {"params": params[STUDENT], "batch_stats": batch_stats}
+        ema = update_average(state.ema, current, state.step, ema_decay) if ema_decay else state.ema
         state = dataclasses.replace(
             state,
             step=state.step + 1,
@@ -169,6 +159,21 @@ def _forward(student: nn.Module, state: TrainState, images: jax.Array, params: T
         rngs={"dropout": purpose_key(state.seed, "dropout", state.step)},
     )
     return outputs, updates["batch_stats"]
+
+
+def _pulls(
+    objectives: Mapping[str, Objective], state: TrainState, inputs: Inputs, weights: Mapping[str, jax.Array]
+) -> dict[str, Pull]:
+    """What each objective pulls on; an adversarial one is told its weight."""
+    return {
+        name: pull(
+            objective,
+            state.params.get(name, {}),
+            state.objective_state[name],
+            inputs._replace(strength=weights[name]) if objective.adversarial else inputs,
+        )
+        for name, objective in objectives.items()
+    }
 
 
 def _head(student: nn.Module, state: TrainState, embedding: jax.Array) -> Any:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from fairkd_jax.files import cache_folder
+from fairkd_jax.files import cache_folder, make_folder
 from fairkd_jax.ops.platform import platform
 
 KERNEL_SIZES = (3, 5)  # of a depthwise convolution
@@ -134,13 +134,10 @@ def _named(key: str, path: Path) -> str:
 def _private_folder() -> Path:
     """Where compiled kernels are kept: a folder that nobody else can put code into, else one for this run."""
     folder = cache_folder() / "native"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if make_folder(folder, mode=0o700):
         about = folder.stat()
-        if about.st_uid == os.geteuid() and not about.st_mode & 0o022 and os.access(folder, os.W_OK):
+        if about.st_uid == os.geteuid() and not about.st_mode & 0o022:
             return folder
-    except OSError:  # a cache folder that cannot be made
-        pass
     alone = tempfile.mkdtemp(prefix="fairkd-native-")
     atexit.register(shutil.rmtree, alone, ignore_errors=True)
     return Path(alone)
