@@ -48,6 +48,7 @@ def _add_models(config: ConfigDict) -> None:
     # Share of its old running statistics that a step keeps; empty: the architecture's own, 0.9 if pretrained.
     config.student.norm_momentum = placeholder(float)
     config.student.rematerialize = False  # compute blocks again in the gradient: less memory, more time
+    config.student.group_heads = False  # a head for each group, summed to classify (domain-independent)
 
     config.teacher = ConfigDict()
     config.teacher.checkpoint = ""  # a finished run's folder; empty: trained first, into WORKDIR/teacher
@@ -65,6 +66,7 @@ def _add_models(config: ConfigDict) -> None:
     config.teacher.frozen_norm = False
     config.teacher.norm_momentum = placeholder(float)
     config.teacher.rematerialize = False
+    config.teacher.group_heads = False
 
     config.finetune = ConfigDict()  # of a pretrained student, and of a teacher that is trained here
     config.finetune.backbone_scale = 1.0  # factor of the learning rate of all but the head
@@ -76,6 +78,7 @@ def _add_objectives(config: ConfigDict) -> None:
     config.cross_entropy = ConfigDict()
     config.cross_entropy.weight = 1.0
     config.cross_entropy.label_smoothing = 0.0
+    config.cross_entropy.balanced = False  # weigh groups equally within each class
 
     config.ckd = ConfigDict()
     config.ckd.weight = 0.9
@@ -127,7 +130,20 @@ def _add_objectives(config: ConfigDict) -> None:
     config.adversary.hidden = (128, 128)  # widths of its hidden layers
     config.adversary.warmup = 0.1  # share of the training in which it learns and lambda is 0
     config.adversary.balanced = True  # weigh groups equally within each class
+    config.adversary.lambda_mode = "weight"  # or "ratio": of its pull's norm to that of all others'
+    config.adversary.projection = False  # also take out what would help it, of all gradients (Zhang 2018)
+    config.adversary.steps = 1  # updates of the adversary for each one of the student
     config.adversary.learning_rate = 1e-2  # of its own optimizer, constant; fast enough to follow the student
+
+    config.mfd = ConfigDict()  # each group's embeddings of a class as the teacher's of that class
+    config.mfd.weight = 3.0
+
+    config.bias_critic = ConfigDict()  # an earlier study's objective, as it was run; no method to recommend
+    config.bias_critic.weight = 1.0  # lambda: how steeply the labels' loss grows with the predicted bias
+    config.bias_critic.epsilon = 0.05  # the bias that is allowed
+    config.bias_critic.margin = 0.01
+    config.bias_critic.estimate = "first"  # image of the batch, or the "mean" over it
+    config.bias_critic.learning_rate = 1e-3  # of its own optimizer, constant
 
 
 def _add_optimizer(config: ConfigDict) -> None:
@@ -154,6 +170,10 @@ def _add_data(config: ConfigDict) -> None:
     config.data.image_size = 32  # pixels of the side that the models see
     # Where decoded images are kept: "device", "host", "none", or "auto": the first of these where they fit.
     config.data.cache = "auto"
+    config.data.balance_groups = False  # draw the groups of a class equally often in training
+    # "patch": a patch in each image tells its group (positive control); "shuffle": the groups of the training
+    # images are dealt out again within each class (placebo).
+    config.data.control = "none"
     config.data.max_bad_fraction = 0.01  # of files that may be unreadable or malformed
     config.data.digits = ConfigDict()
     config.data.digits.skew = 0.9  # share of the dominant tint within a class

@@ -22,3 +22,17 @@ class Outputs(NamedTuple):
 
     logits: jax.Array
     embedding: jax.Array
+
+
+class GroupOutputs(NamedTuple):
+    """What a classifier returns that has a head for each group; `Outputs` with one value more.
+
+    Attributes:
+      logits: float32 [B, C], summed over the groups.
+      embedding: float32 [B, D].
+      group_logits: float32 [B, G, C].
+    """
+
+    logits: jax.Array
+    embedding: jax.Array
+    group_logits: jax.Array

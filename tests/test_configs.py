@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 
 from configs import base
+from configs._debiasing import DEBIASING
 from fairkd_jax.data.pipeline import DATASETS
+from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import OBJECTIVES
 from fairkd_jax.training import config as config_module
 from fairkd_jax.training import experiment
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.trained import Trained
+from fairkd_jax.training.workdir import differences, plain
 from scripts import prepare_data
 
 FOLDER = Path(__file__).parent.parent / "configs"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
 def load(name, preset=""):
@@ -50,9 +53,9 @@ class Data:
         return Images()
 
 
-# Every config on digits and on photographs; the other presets change data and models alone.
-STEPS = [(name, preset) for name in NAMES for preset in ("", "utkface")]
-STEPS += [("rkd_adv", "manifest"), ("rkd_adv", "wider")]
+# Every config on digits; the presets change data, models and schedule alone.
+STEPS = [(name, "") for name in NAMES]
+STEPS += [(name, preset) for name in ("rkd_adv", "kdpp_adv") for preset in base.PRESETS if preset]
 
 
 @pytest.mark.parametrize(("name", "preset"), STEPS)
@@ -105,6 +108,37 @@ def test_what_is_prepared_by_the_script_is_found_by_a_training():
     for preset in base.PRESETS:
         data = load("student", preset).data
         assert prepare_data.PRESET_SIZES[data.name] == data.size
+
+
+def test_every_way_to_debias_has_its_files():
+    """Beside relational and conventional distillation, each; and none of them changes anything else."""
+    for way in DEBIASING:
+        for distilled in ("ckd", "rkd"):
+            changed = differences(*(plain(load(name)) for name in (distilled, f"{distilled}_{way}")))
+            assert 1 <= len(changed) <= 2, changed
+
+
+def test_a_baseline_is_without_debiasing(tmp_path):
+    for way in DEBIASING:
+        config = config_module.resolved(load(f"rkd_{way}"))
+        config.teacher.pretrained, config.teacher.image_size = "/weights.pth", 64
+        baseline = config_module.baseline_config(config, tmp_path)
+        config_module.check(baseline)
+        assert baseline.teacher.checkpoint == str(tmp_path)
+        for name in set(baseline.objectives) - set(load("rkd").objectives):
+            assert baseline[name].weight == 0.0
+        for section, key in (("cross_entropy", "balanced"), ("data", "balance_groups")):
+            assert not baseline[section][key]
+        assert not baseline.student.group_heads
+    with pytest.raises(UsageError, match="the run without debiasing, and this one has none"):
+        config_module.baseline_config(config_module.resolved(load("rkd")), None)
+
+
+def test_a_critic_needs_labels():
+    config = config_module.resolved(load("rkd_critic"))
+    config.objectives = ("rkd_distance", "bias_critic")
+    with pytest.raises(UsageError, match="bias_critic multiplies the loss of the labels"):
+        config_module.check(config)
 
 
 def test_an_unknown_preset_is_named():

@@ -98,6 +98,7 @@ class Parts:
             **self._common,
             teacher=self.teacher.clone(folded=True) if self.setting.program == "step" else None,
             augment=lambda key, images: size(images),
+            num_groups=2,
             data_seed=0,
             total_steps=1000,
             steps_per_epoch=100.0,

@@ -10,9 +10,11 @@ import grain
 import numpy as np
 
 from fairkd_jax.data.catalog import DATASETS, make_plan
+from fairkd_jax.data.controls import CONTROLS
 from fairkd_jax.data.layout import default_directory, read_table, usable
 from fairkd_jax.data.plan import SPLITS, Table
 from fairkd_jax.data.prepare import prepare
+from fairkd_jax.data.sampling import GroupBalance
 from fairkd_jax.data.split import CACHE_MODES, Split
 from fairkd_jax.errors import UsageError
 
@@ -60,7 +62,9 @@ class Dataset:
       info: what it holds.
     """
 
-    def __init__(self, builder: Any, info: DatasetInfo, table: Table, *, cache: str) -> None:
+    def __init__(
+        self, builder: Any, info: DatasetInfo, table: Table, *, cache: str, control: str, control_seed: int
+    ) -> None:
         """Wraps a tfds builder whose data is prepared; see `open_dataset`.
 
         Args:
@@ -68,9 +72,12 @@ class Dataset:
           info: what it holds.
           table: of all stored images, one stored split after the other, with the splits they are used in.
           cache: see `Split`.
+          control: see `open_dataset`.
+          control_seed: see `open_dataset`.
         """
         self.info = info
         self._builder, self._table, self._cache = builder, table, cache
+        self._control, self._control_seed = control, control_seed
         self._splits: dict[str, Split] = {}
 
     def split(self, name: str) -> Split:
@@ -93,7 +100,19 @@ class Dataset:
         with usable(folder):
             records = _Records(self._builder, rows)
         table = self._table.rows(rows)
-        return Split(records, table, folder, name, size=self.info.size, shape=shape, cache=self._cache)
+        split = Split(
+            records,
+            table,
+            folder,
+            name,
+            size=self.info.size,
+            shape=shape,
+            cache=self._cache,
+            patched=self._control == "patch",
+        )
+        if self._control == "shuffle" and name == "train":
+            split.shuffle_groups(self._control_seed)
+        return split
 
 
 class _Records(Sequence[dict]):
@@ -135,6 +154,8 @@ def open_dataset(
     quality: int = 0,
     max_bad_fraction: float = 0.01,
     cache: str = "auto",
+    control: str = "none",
+    control_seed: int = 0,
     **options: Any,
 ) -> Dataset:
     """Opens a data set; the first time, prepares it where its source is at hand.
@@ -148,6 +169,9 @@ def open_dataset(
       quality: of the stored images as JPEG, 1 to 100; 0: PNG, which loses nothing.
       max_bad_fraction: the largest share of the source's files that may be malformed or unreadable.
       cache: "host" keeps decoded images in memory, "none" does not, "auto" does if there is room.
+      control: "patch" paints a patch into every image that tells its group; "shuffle" deals the groups of the
+        training split out again within each class; "none" does neither. What is stored stays as it is.
+      control_seed: of the shuffle.
       **options: the data set's own; see its `plan` function.
 
     Raises:
@@ -155,6 +179,8 @@ def open_dataset(
     """
     if cache not in CACHE_MODES:
         raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
+    if control not in CONTROLS:
+        raise UsageError(f"unknown control {control!r}; use one of {', '.join(CONTROLS)}")
     plan = make_plan(name, source=source, size=size, resize=resize, quality=quality, options=options)
     root = Path(directory or default_directory()).expanduser().absolute()
     folder = prepare(plan, root, max_bad_fraction=max_bad_fraction)
@@ -168,7 +194,7 @@ def open_dataset(
     found = {split: int(np.sum(table.splits == split)) for split in SPLITS}
     counts = {split: count for split, count in found.items() if count}
     info = DatasetInfo(name, plan.class_names, plan.group_names, size, counts, str(folder))
-    return Dataset(builder, info, table, cache=cache)
+    return Dataset(builder, info, table, cache=cache, control=control, control_seed=control_seed)
 
 
 def train_batches(
@@ -180,6 +206,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     with_images: bool = True,
+    balanced: bool = False,
     place: Callable[[dict[str, np.ndarray]], Any] | None = None,
 ) -> Iterator[Any]:
     """Yields full batches for ever, shuffled anew in each epoch.
@@ -196,6 +223,7 @@ def train_batches(
       process_index: which slice of each batch to yield.
       process_count: number of slices.
       with_images: whether a batch holds its images; where they are on the device, its indices are enough.
+      balanced: whether the groups of a class are drawn equally often (see `GroupBalance`).
       place: takes a batch to the devices; called in the background, up to `_PLACED` batches ahead.
 
     Returns:
@@ -215,6 +243,8 @@ def train_batches(
     if start_step < 0:
         raise UsageError(f"start_step={start_step} is negative; use 0 or more")
     steps = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat(_EPOCHS).batch(batch_size)
+    if balanced:
+        steps = steps.random_map(GroupBalance(split.labels, split.groups, split.counts.shape))
     first = process_index * local
     batches = _prefetched(
         steps[start_step:].map(

@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 from absl import logging
 
+from fairkd_jax.data.controls import paint_patches, shuffled_groups
 from fairkd_jax.data.images import decode_stored
 from fairkd_jax.data.layout import usable
 from fairkd_jax.data.memory import available_bytes, available_device_bytes
@@ -44,6 +45,7 @@ class Split:
         size: int,
         shape: tuple[int, int],
         cache: str,
+        patched: bool = False,
     ) -> None:
         """Opens a split.
 
@@ -56,6 +58,7 @@ class Split:
           shape: (number of groups, number of classes).
           cache: "device" and "host" decode everything once, when first needed; "none" decodes on access;
             "auto" is the first of these where the images take less than a quarter of the memory that is free.
+          patched: whether a patch in each image tells its group (see `controls`).
         """
         self.ids: list[str] = table.ids.tolist()
         self.labels, self.groups, self.attributes = table.labels, table.groups, table.attributes
@@ -64,7 +67,8 @@ class Split:
         known = self.groups >= 0
         np.add.at(self.counts, (self.groups[known], self.labels[known]), 1)
         self._records, self._folder = records, folder
-        self._size = size
+        self._size, self._patched = size, patched
+        self._stored_groups = self.groups
         self.cache = self._place(cache)
         if self.cache == "none":
             logging.info("%s: %d images, decoded whenever they are read", name, len(self))
@@ -72,11 +76,15 @@ class Split:
         self._lock = Lock()
 
     def digest(self) -> str:
-        """Tells data sets apart: a hash of the ids, labels and groups, in their order."""
+        """Tells data sets apart: a hash of the ids, labels and groups, in their order, as they are stored."""
         content = hashlib.sha256("\n".join(self.ids).encode("utf-8", "surrogatepass"))
-        for numbers in (self.labels, self.groups):
+        for numbers in (self.labels, self._stored_groups):
             content.update(np.ascontiguousarray(numbers, "<i4").tobytes())
         return content.hexdigest()[:16]
+
+    def shuffle_groups(self, seed: int) -> None:
+        """Deals the groups out again within each class (see `controls`); the counts stay the same."""
+        self.groups = shuffled_groups(self.labels, self._stored_groups, seed)
 
     def _cache(self) -> np.ndarray | None:
         """All images, decoded at the first call, where they are to be kept in memory."""
@@ -131,7 +139,10 @@ class Split:
 
     def _image(self, index: int) -> np.ndarray:
         with usable(self._folder):
-            return decode_stored(self._records[index]["image"])
+            image = decode_stored(self._records[index]["image"])
+        if self._patched:
+            return paint_patches(image, int(self.groups[index]), len(self.counts))
+        return image
 
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
         result = np.empty((len(indices), self._size, self._size, 3), np.uint8)

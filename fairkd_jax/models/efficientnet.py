@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fairkd_jax.models.architecture import Architecture, Stage
+from fairkd_jax.models.heads import by_group
 from fairkd_jax.models.layers import (
     BatchNorm,
     DepthwiseConv,
@@ -17,7 +18,7 @@ from fairkd_jax.models.layers import (
     classifier_uniform,
     spatial_mean,
 )
-from fairkd_jax.types import Outputs
+from fairkd_jax.types import GroupOutputs, Outputs
 
 
 def _norm(architecture: Architecture, train: bool, folded: bool) -> partial[BatchNorm] | type[Shift]:
@@ -87,6 +88,7 @@ class EfficientNet(nn.Module):
       frozen_norm: Whether BatchNorm keeps its running statistics, and uses them, in training too.
       folded: Whether each BatchNorm is folded into its convolution, for inference alone; see `models.fold`.
       rematerialize: Whether the gradient computes each block again rather than keep what is inside it.
+      group_heads: The number of groups where each has a head of its own; 0 for one head. See `models.heads`.
     """
 
     architecture: Architecture
@@ -95,17 +97,24 @@ class EfficientNet(nn.Module):
     frozen_norm: bool = False
     folded: bool = False
     rematerialize: bool = False
+    group_heads: int = 0
 
     def setup(self) -> None:
         self.dropout = nn.Dropout(self.architecture.dropout_rate)
-        self.classifier = nn.Dense(self.num_classes, kernel_init=classifier_uniform)
+        heads = max(1, self.group_heads)
+        self.classifier = nn.Dense(
+            heads * self.num_classes, kernel_init=partial(classifier_uniform, heads=heads)
+        )
 
-    def classify(self, embedding: jax.Array, train: bool = False) -> jax.Array:
-        """The head alone: embedding float32 [B, D] -> logits float32 [B, num_classes]."""
-        return self.classifier(self.dropout(embedding, deterministic=not train))
+    def classify(self, embedding: jax.Array, train: bool = False) -> Outputs | GroupOutputs:
+        """The head alone, from the embedding float32 [B, D]; see `__call__`."""
+        logits = self.classifier(self.dropout(embedding, deterministic=not train))
+        if self.group_heads:
+            return by_group(logits, embedding, self.group_heads)
+        return Outputs(logits=logits, embedding=embedding)
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> Outputs:
+    def __call__(self, images: jax.Array, train: bool = False) -> Outputs | GroupOutputs:
         """Classifies.
 
         Args:
@@ -113,7 +122,8 @@ class EfficientNet(nn.Module):
           train: Whether to use the batch's statistics and drop at random.
 
         Returns:
-          Logits float32 [B, num_classes] and the embedding float32 [B, architecture.head].
+          Logits float32 [B, num_classes] and the embedding float32 [B, architecture.head]; with heads for the
+          groups, the logits of each as well.
         """
         architecture = self.architecture
         if self.folded and train:
@@ -142,4 +152,4 @@ class EfficientNet(nn.Module):
 
         x = PointwiseConv(architecture.head, name="head_conv")(x)
         embedding = spatial_mean(norm(name="head_bn", swish=True)(x))
-        return Outputs(logits=self.classify(embedding, train), embedding=embedding)
+        return self.classify(embedding, train)

@@ -24,9 +24,11 @@ def fan_out_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float3
     return jax.random.normal(key, tuple(shape), dtype) * (2.0 / fan_out) ** 0.5
 
 
-def classifier_uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-    """Uniform in +- 1 / sqrt(number of classes), for kernels [D, C]."""
-    bound = shape[-1] ** -0.5
+def classifier_uniform(
+    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *, heads: int = 1
+) -> jax.Array:
+    """Uniform in +- 1 / sqrt(number of classes), for kernels [D, C], or [D, heads C] of several heads."""
+    bound = (shape[-1] // heads) ** -0.5
     return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
 
 

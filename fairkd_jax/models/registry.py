@@ -36,6 +36,7 @@ def create_model(
     frozen_norm: bool = False,
     norm_momentum: float | None = None,
     rematerialize: bool = False,
+    group_heads: int = 0,
 ) -> EfficientNet:
     """Builds a network by its name.
 
@@ -51,6 +52,7 @@ def create_model(
       norm_momentum: Share of BatchNorm's old running statistics that a step keeps; None for the share that
         belongs to the name.
       rematerialize: Whether the gradient computes each block again rather than keep what is inside it.
+      group_heads: The number of groups where each has a head of its own; 0 for one head.
 
     Returns:
       A module; `.apply(variables, images, train=False)` gives `Outputs`.
@@ -61,6 +63,8 @@ def create_model(
     architecture = _architecture(name)
     if num_classes < 2:
         raise UsageError(f"num_classes={num_classes} leaves nothing to tell apart; use 2 or more")
+    if group_heads < 0 or group_heads == 1:
+        raise UsageError(f"group_heads={group_heads} tells no groups apart; use 2 or more, or 0 for one head")
     if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise UsageError(f"dtype {jnp.dtype(dtype).name} is not supported; use float32 or bfloat16")
     if dropout_rate is not None:
@@ -76,6 +80,7 @@ def create_model(
         dtype=jnp.dtype(dtype),
         frozen_norm=frozen_norm,
         rematerialize=rematerialize,
+        group_heads=group_heads,
     )
 
 

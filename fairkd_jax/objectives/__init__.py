@@ -4,7 +4,18 @@ import inspect
 from collections.abc import Callable
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import adversary, ckd, cross_entropy, ctkd, dist, dkd, kdpp, rkd
+from fairkd_jax.objectives import (
+    adversary,
+    bias_critic,
+    ckd,
+    cross_entropy,
+    ctkd,
+    dist,
+    dkd,
+    kdpp,
+    mfd,
+    rkd,
+)
 from fairkd_jax.objectives.base import (
     Inputs,
     Metrics,
@@ -12,6 +23,7 @@ from fairkd_jax.objectives.base import (
     Pull,
     Spec,
     coefficients,
+    has_strength,
     pull,
     weighted_sum,
 )
@@ -27,6 +39,8 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "dkd": dkd.objective,
     "dist": dist.objective,
     "adversary": adversary.objective,
+    "mfd": mfd.objective,
+    "bias_critic": bias_critic.objective,
 }
 
 
@@ -59,6 +73,7 @@ __all__ = [
     "Spec",
     "coefficients",
     "create_objective",
+    "has_strength",
     "pull",
     "weighted_sum",
 ]

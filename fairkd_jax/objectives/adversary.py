@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.objectives.balancing import balancing_weights, label_only_losses
 from fairkd_jax.objectives.base import Inputs, Metrics, Objective, Spec, at_least_float32
 from fairkd_jax.objectives.perceptron import Perceptron
 from fairkd_jax.ops import reverse_gradient
@@ -19,6 +20,7 @@ from fairkd_jax.types import Tree
 
 CONDITIONS = ("label", "none")
 SOURCES = ("embedding", "logits")
+LAMBDA_MODES = ("weight", "ratio")
 
 
 def ramp(progress: jax.Array, warmup: float) -> jax.Array:
@@ -35,45 +37,6 @@ def ramp(progress: jax.Array, warmup: float) -> jax.Array:
     return 2.0 / (1.0 + jnp.exp(-10.0 * p)) - 1.0
 
 
-def balancing_weights(group_counts: np.ndarray) -> np.ndarray:
-    """Weights under which every group is equally frequent within each class: `n_y / (G n_yg)`.
-
-    Args:
-      group_counts: int [G, C].
-
-    Returns:
-      float64 [G, C]; 0 for a cell without images.
-    """
-    counts = np.asarray(group_counts, np.float64)
-    per_class = counts.sum(axis=0, keepdims=True)
-    return np.divide(
-        np.broadcast_to(per_class, counts.shape),
-        len(counts) * counts,
-        out=np.zeros_like(counts),
-        where=counts > 0,
-    )
-
-
-def label_only_losses(group_counts: np.ndarray, weights: np.ndarray, by_label: bool) -> np.ndarray:
-    """Cross-entropy per cell of the best predictor of the group that sees no features.
-
-    Args:
-      group_counts: int [G, C].
-      weights: float [G, C], of a sample of the cell.
-      by_label: whether that predictor knows the label.
-
-    Returns:
-      float64 [G, C], -log of the group's weighted frequency, in the class or overall, in nats; 0 for a cell
-      that has no weight.
-    """
-    mass = np.asarray(group_counts, np.float64) * weights
-    if not by_label:
-        mass = np.broadcast_to(mass.sum(axis=1, keepdims=True), mass.shape)
-    total = np.broadcast_to(mass.sum(axis=0, keepdims=True), mass.shape)
-    frequency = np.divide(mass, total, out=np.ones_like(mass), where=mass > 0)
-    return -np.log(frequency)
-
-
 def objective(
     *,
     condition: str = "label",
@@ -81,6 +44,9 @@ def objective(
     hidden: tuple[int, ...] = (128, 128),
     warmup: float = 0.1,
     balanced: bool = True,
+    lambda_mode: str = "weight",
+    projection: bool = False,
+    steps: int = 1,
 ) -> Objective:
     """An adversary that reads the group from the student.
 
@@ -94,18 +60,20 @@ def objective(
       hidden: widths of its hidden layers.
       warmup: share of the training in which lambda is 0, in [0, 1).
       balanced: whether groups are balanced within each class, by the training counts.
+      lambda_mode: "weight": lambda is a factor of the adversary's gradient, in units that depend on all
+        losses; "ratio": it is the norm of the adversary's pull on the embedding over that of all others'.
+      projection: whether what of the others' gradient would help the adversary is taken out as well, over all
+        parameters of the student (Zhang et al. 2018, equation 1), wherever lambda is above 0.
+      steps: updates of the adversary for each one of the student.
 
     Raises:
       UsageError: an option is unknown or out of range; from `init`, where fewer than two groups are known.
     """
-    if condition not in CONDITIONS:
-        raise UsageError(f"adversary.condition={condition!r} is unknown; one of {', '.join(CONDITIONS)}")
-    if source not in SOURCES:
-        raise UsageError(f"adversary.source={source!r} is unknown; one of {', '.join(SOURCES)}")
-    if not all(isinstance(width, int) and width > 0 for width in hidden):
-        raise UsageError(f"adversary.hidden={hidden} must be widths of layers, such as (128, 128)")
-    if not 0.0 <= warmup < 1.0:
-        raise UsageError(f"adversary.warmup={warmup} is not in [0, 1)")
+    _check(condition, source, hidden, warmup, lambda_mode, projection, steps)
+    acts_by = "projection" if projection else "ratio" if lambda_mode == "ratio" else "reversal"
+
+    def strength_of(inputs: Inputs) -> jax.Array:
+        return inputs.strength * ramp(inputs.progress, warmup)
 
     def features_of(inputs: Inputs, strength: jax.Array, num_classes: int) -> jax.Array:
         student = inputs.student.embedding if source == "embedding" else inputs.student.logits
@@ -129,8 +97,9 @@ def objective(
 
     def loss(params: Tree, state: Tree, inputs: Inputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         num_groups, num_classes = state["weights"].shape
-        strength = inputs.strength * ramp(inputs.progress, warmup)
-        features = features_of(inputs, strength, num_classes)
+        strength = strength_of(inputs)
+        scale = strength if acts_by == "reversal" else jnp.ones_like(strength)
+        features = features_of(inputs, scale, num_classes)
         reader = Perceptron(tuple(hidden), num_groups)
         logits = jnp.asarray(reader.apply({"params": params}, features))
         group, label = inputs.batch["group"], inputs.batch["label"]
@@ -147,4 +116,39 @@ def objective(
         }
         return jnp.sum(weight * nats) / jnp.where(total > 0, total, 1.0), (state, metrics)
 
-    return Objective(init, loss, adversarial=True)
+    return Objective(
+        init,
+        loss,
+        adversarial=True,
+        acts_by=acts_by,
+        strength=strength_of,
+        extra_steps=steps - 1,
+        debiases=True,
+    )
+
+
+def _check(
+    condition: str,
+    source: str,
+    hidden: tuple[int, ...],
+    warmup: float,
+    lambda_mode: str,
+    projection: bool,
+    steps: int,
+) -> None:
+    """Raises UsageError where an option is unknown or out of range."""
+    for key, value, known in (
+        ("condition", condition, CONDITIONS),
+        ("source", source, SOURCES),
+        ("lambda_mode", lambda_mode, LAMBDA_MODES),
+    ):
+        if value not in known:
+            raise UsageError(f"adversary.{key}={value!r} is unknown; one of {', '.join(known)}")
+    if not all(isinstance(width, int) and width > 0 for width in hidden):
+        raise UsageError(f"adversary.hidden={hidden} must be widths of layers, such as (128, 128)")
+    if not 0.0 <= warmup < 1.0:
+        raise UsageError(f"adversary.warmup={warmup} is not in [0, 1)")
+    if projection and lambda_mode == "ratio":
+        raise UsageError("adversary.projection takes lambda as a weight; leave out lambda_mode=ratio")
+    if steps < 1:
+        raise UsageError(f"adversary.steps={steps} must be at least 1")

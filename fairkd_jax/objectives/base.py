@@ -29,7 +29,8 @@ class Spec:
       num_groups: G, the number of values of the protected attribute.
       student_width: D of the student's embedding.
       teacher_width: D of the teacher's embedding; 0 when there is no teacher.
-      group_counts: int [G, C], training images by known group and class.
+      group_counts: [G, C], training images by known group and class; what is expected of them, not
+        necessarily whole, where they are drawn unevenly.
       class_means: float [C, E], the teacher's mean embedding of each class; None where no objective needs it.
     """
 
@@ -50,7 +51,7 @@ class Inputs(NamedTuple):
       batch: label, group, mask and index, each [B].
       progress: float32 scalar, the fraction of the training that is done, in [0, 1].
       epoch: float32 scalar, fractional, counted from 0.
-      strength: float32 scalar, an adversarial objective's own lambda; 0 for the others.
+      strength: float32 scalar, the weight of an objective that is adversarial or has a multiplier; else 0.
       key: a random key of this step; an objective folds its own name in.
     """
 
@@ -72,8 +73,17 @@ class Objective(NamedTuple):
       loss: `(params, state, inputs) -> (value, (state, metrics))` with value [B], one loss per example, or
         a scalar where the examples of a batch depend on each other.
       uses_teacher: whether `inputs.teacher` is read.
-      adversarial: whether the objective's weight is the strength of a gradient reversal instead of a
-        factor of the loss: the factor is then 1, and the parameters learn at the same speed at any weight.
+      adversarial: whether the objective's weight is the strength with which it acts on the student instead of
+        a factor of the loss: the factor is then 1, and the parameters learn at the same speed at any weight.
+      acts_by: how an adversarial objective acts. "reversal": by the gradient that its own loss gives the
+        student, already reversed and scaled. The loss of the others reverses but does not scale: "ratio", the
+        strength is the norm of its pull over that of all others'; "projection", see `gradients.projected`.
+      strength: `inputs -> scalar`, how strongly one acts at a step whose `acts_by` is not "reversal".
+      multiplier: `(params, inputs) -> scalar`, differentiated at the student's outputs: a factor of the loss
+        of those that are `task`s. Not of `params`: what an objective learns is its own loss.
+      task: whether the loss is that of the labels.
+      extra_steps: how many further updates its parameters take before each step of the student.
+      debiases: whether its weight is 0 in a run without debiasing.
       uses_class_means: whether `init` reads `spec.class_means`.
       warmup_epochs: the weight rises linearly from 0 over so many epochs; 0.0 where it is constant.
       smallest_batch: how many images a batch must have for the loss to be defined.
@@ -83,6 +93,12 @@ class Objective(NamedTuple):
     loss: Callable[[Tree, Tree, Inputs], tuple[jax.Array, tuple[Tree, Metrics]]]
     uses_teacher: bool = False
     adversarial: bool = False
+    acts_by: str = "reversal"
+    strength: Callable[[Inputs], jax.Array] | None = None
+    multiplier: Callable[[Tree, Inputs], jax.Array] | None = None
+    task: bool = False
+    extra_steps: int = 0
+    debiases: bool = False
     uses_class_means: bool = False
     warmup_epochs: float = 0.0
     smallest_batch: int = 1
@@ -159,6 +175,11 @@ def pull(objective: Objective, params: Tree, state: Tree, inputs: Inputs) -> Pul
     return Pull(value, gradient, cotangent, state, metrics)
 
 
+def has_strength(objective: Objective) -> bool:
+    """Whether an objective's weight is handed to it as `inputs.strength`, rather than being a factor."""
+    return objective.adversarial or objective.multiplier is not None
+
+
 def coefficients(
     objectives: Mapping[str, Objective], weights: Mapping[str, jax.Array], epoch: jax.Array
 ) -> dict[str, jax.Array | float]:
@@ -170,12 +191,12 @@ def coefficients(
       epoch: float32 scalar, fractional, counted from 0.
 
     Returns:
-      Its weight, less during its warm-up; 1 for an adversarial one.
+      Its weight, less during its warm-up; 1 for one whose weight is a strength.
     """
     factors: dict[str, jax.Array | float] = {}
     for name, objective in objectives.items():
-        factors[name] = 1.0 if objective.adversarial else weights[name]
-        if objective.warmup_epochs and not objective.adversarial:
+        factors[name] = 1.0 if has_strength(objective) else weights[name]
+        if objective.warmup_epochs and not has_strength(objective):
             factors[name] *= jnp.minimum(epoch / objective.warmup_epochs, 1.0)
     return factors
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from fairkd_jax.data.augment import Augmentation
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import EfficientNet, create_model
-from fairkd_jax.objectives import Objective, create_objective
+from fairkd_jax.objectives import Objective, create_objective, has_strength
 from fairkd_jax.training.optimizer import fine_tuned, make_optimizer, make_schedule
 from fairkd_jax.training.step import STUDENT
 
@@ -35,6 +35,7 @@ POSITIVE_KEYS = (
     "optimizer.learning_rate",
     "teacher.learning_rate",
     "adversary.learning_rate",
+    "bias_critic.learning_rate",
     "eval_every_epochs",
 )
 SIZE_KEYS = (
@@ -55,6 +56,7 @@ MODEL_KEYS = (
     "frozen_norm",
     "norm_momentum",
     "rematerialize",
+    "group_heads",
 )
 # What timm fine-tunes both families with. Keras's 0.99 takes some 500 steps to follow a model that changes.
 FINETUNED_NORM_MOMENTUM = 0.9
@@ -133,7 +135,7 @@ def _check_frozen(patterns: tuple[str, ...], sections: list[ConfigDict]) -> None
             raise UsageError("finetune.frozen matches every array: nothing would be trained")
 
 
-def make_model(section: Mapping[str, Any], num_classes: int) -> EfficientNet:
+def make_model(section: Mapping[str, Any], num_classes: int, num_groups: int = 2) -> EfficientNet:
     """The model of a `student` or `teacher` section."""
     if section["dtype"] not in ("float32", "bfloat16"):
         raise UsageError(f"dtype={section['dtype']!r} is unknown; use float32 or bfloat16")
@@ -149,6 +151,7 @@ def make_model(section: Mapping[str, Any], num_classes: int) -> EfficientNet:
         frozen_norm=section["frozen_norm"],
         norm_momentum=momentum,
         rematerialize=section["rematerialize"],
+        group_heads=num_groups if section["group_heads"] else 0,
     )
 
 
@@ -159,6 +162,8 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
         config.student[key] = config.teacher[key]
     config.objectives = ("cross_entropy",)
     config.cross_entropy.weight = 1.0
+    # A teacher is what it is, however its students are debiased, unless it has heads for the groups itself.
+    config.cross_entropy.balanced = config.data.balance_groups = False
     config.epochs = config.teacher.epochs
     config.data.image_size = config.teacher.image_size or config.data.image_size
     config.optimizer.learning_rate = config.teacher.learning_rate
@@ -172,12 +177,23 @@ def baseline_config(config: ConfigDict, teacher: Path | None) -> ConfigDict:
     Raises:
       UsageError: nothing debiases in this config.
     """
-    if "adversary" not in config.objectives:
-        raise UsageError("--baseline compares with the run without its adversary, and this one has none")
     config = config.copy_and_resolve_references()
-    config.adversary.weight = 0.0
+    debiasing = [name for name, objective in make_objectives(config).items() if objective.debiases]
+    switches = (
+        (config.cross_entropy, "balanced"),
+        (config.data, "balance_groups"),
+        (config.student, "group_heads"),
+    )
+    if not debiasing and not any(section[key] for section, key in switches):
+        raise UsageError("--baseline compares with the run without debiasing, and this one has none")
+    for name in debiasing:
+        config[name].weight = 0.0
+    for section, key in switches:
+        section[key] = False
     if teacher is not None:
         config.teacher.checkpoint = str(teacher.absolute())
+        # How it was trained is known from its own folder.
+        config.teacher.pretrained, config.teacher.image_size = "", None
     return config
 
 
@@ -193,8 +209,12 @@ def make_objectives(config: ConfigDict) -> dict[str, Objective]:
         for key in TRAINING_KEYS:
             options.pop(key, None)
         objectives[name] = create_objective(name, **with_tuples(options))
-    if all(objective.adversarial for objective in objectives.values()):
+    if all(has_strength(objective) for objective in objectives.values()):
         raise UsageError("an adversary alone teaches nothing; add cross_entropy to objectives")
+    tasks = [name for name, objective in objectives.items() if objective.task]
+    for name, objective in objectives.items():
+        if objective.multiplier is not None and not tasks:
+            raise UsageError(f"{name} multiplies the loss of the labels; add cross_entropy to objectives")
     return objectives
 
 
@@ -224,14 +244,17 @@ def make_run_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) ->
 
 
 def make_optimizers(config: ConfigDict, schedule: Any, steps_per_epoch: float = 1.0) -> dict[str, Any]:
-    """The student's optimizer, which objectives share but for the adversary, and CTKD's decay."""
+    """The student's optimizer, which objectives share but for adversary and critic, and CTKD's decay."""
     options = config.optimizer
     make = functools.partial(
         make_optimizer, options.name, momentum=options.momentum, clip_norm=options.clip_norm
     )
-    own = make_schedule(
-        "constant", learning_rate=config.adversary.learning_rate, warmup_steps=0, total_steps=1
-    )
+    own = {
+        name: make_schedule(
+            "constant", learning_rate=config[name].learning_rate, warmup_steps=0, total_steps=1
+        )
+        for name in ("adversary", "bias_critic")
+    }
     # The temperature has no kernels: its whole group decays, or nothing of it.
     decay = options.weight_decay if config.ctkd.decay else 0.0
     return {
@@ -241,7 +264,7 @@ def make_optimizers(config: ConfigDict, schedule: Any, steps_per_epoch: float = 
             head_first_steps=round(config.finetune.head_first_epochs * steps_per_epoch),
             frozen=tuple(config.finetune.frozen),
         ),
-        "adversary": make(own),
+        **{name: make(constant) for name, constant in own.items()},
         "ctkd": make(schedule, weight_decay=decay, mask=None),
     }
 

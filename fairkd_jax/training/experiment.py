@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from fairkd_jax.data.augment import augment
 from fairkd_jax.data.pipeline import Dataset, Split, default_directory, open_dataset
 from fairkd_jax.data.plan import SPLITS
+from fairkd_jax.data.sampling import balanced_counts
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import EfficientNet, fold, read_pretrained
 from fairkd_jax.objectives import Metrics, Spec
@@ -48,6 +49,8 @@ def open_data(config: ConfigDict) -> Dataset:
         resize=data.resize,
         quality=data.quality,
         cache=data.cache,
+        control=data.control,
+        control_seed=data.seed,
         max_bad_fraction=data.max_bad_fraction,
         **with_tuples(dict(options)),
     )
@@ -89,7 +92,7 @@ def build(
     train, validation = dataset.split("train"), dataset.split("val")
     _check_fits(config, train, validation, mesh)
     image_size = config.data.image_size
-    student = make_model(config.student, len(dataset.info.class_names))
+    student = make_model(config.student, len(dataset.info.class_names), len(dataset.info.group_names))
     objectives = make_objectives(config)
     steps_per_epoch = len(train) / config.batch_size
     steps = total_steps(config, len(train))
@@ -100,6 +103,7 @@ def build(
         student_width=student.architecture.head,
         teacher_width=teacher.module.architecture.head if teacher else 0,
         class_means=class_means,
+        balanced=config.data.balance_groups,
     )
     init = functools.partial(
         init_state,
@@ -118,12 +122,13 @@ def build(
         objectives=objectives,
         optimizers=optimizers,
         **_views(config, teacher),
+        num_groups=spec.num_groups,
         data_seed=config.data.seed,
         total_steps=steps,
         steps_per_epoch=steps_per_epoch,
         ema_decay=config.optimizer.ema_decay,
     )
-    eval_step = make_eval_step(student, image_size=image_size, num_groups=len(dataset.info.group_names))
+    eval_step = make_eval_step(student, image_size=image_size, num_groups=spec.num_groups)
     return Program(
         name=name,
         mesh=mesh,
@@ -139,6 +144,7 @@ def build(
         train=train,
         validation=validation,
         batch_size=config.batch_size,
+        balanced=config.data.balance_groups,
         data_seed=config.data.seed,
         total_steps=steps,
         log_every=config.log_every_steps,
@@ -189,7 +195,7 @@ def _starting(
             num_classes=len(dataset.info.class_names),
         )
         params = variables["params"]
-        if new_head:
+        if new_head or config.student.group_heads:
             params = params | {"classifier": state.params[STUDENT]["classifier"]}
         student = replicate({"params": params, "batch_stats": variables["batch_stats"]}, mesh)
         return dataclasses.replace(
@@ -245,6 +251,8 @@ def check_task(config: ConfigDict, dataset: Dataset) -> None:
     if uses_teacher(config) and not config.teacher.checkpoint:
         trained_here.append(config.teacher)
     for section in trained_here:
+        if section.group_heads and len(dataset.info.group_names) < 2:
+            raise UsageError(f"group_heads needs two groups or more, and {dataset.info.name} has not")
         if section.pretrained:
             classes = len(dataset.info.class_names)
             read_pretrained(section.architecture, section.pretrained, num_classes=classes)
@@ -253,20 +261,26 @@ def check_task(config: ConfigDict, dataset: Dataset) -> None:
         check_classes(dataset.split("train"), dataset.info.class_names)
     # Widths that stand for any: what can be wrong with the data does not depend on them.
     means = np.ones((len(dataset.info.class_names), 1))
-    spec = _spec(dataset, student_width=1, teacher_width=1, class_means=means)
+    spec = _spec(dataset, student_width=1, teacher_width=1, class_means=means, balanced=False)
     for objective in objectives.values():
         jax.eval_shape(lambda key, init=objective.init: init(key, spec), jax.random.key(0))
 
 
 def _spec(
-    dataset: Dataset, *, student_width: int, teacher_width: int, class_means: np.ndarray | None
+    dataset: Dataset,
+    *,
+    student_width: int,
+    teacher_width: int,
+    class_means: np.ndarray | None,
+    balanced: bool,
 ) -> Spec:
+    counts = np.asarray(dataset.split("train").counts)
     return Spec(
         num_classes=len(dataset.info.class_names),
         num_groups=len(dataset.info.group_names),
         student_width=student_width,
         teacher_width=teacher_width,
-        group_counts=np.asarray(dataset.split("train").counts),
+        group_counts=balanced_counts(counts) if balanced else counts,
         class_means=class_means,
     )
 

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 
 from fairkd_jax.data.pipeline import Split, eval_batches, train_batches
-from fairkd_jax.fairness import summarize
+from fairkd_jax.fairness import alarms, summarize
 from fairkd_jax.objectives import Metrics
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.evaluation import EvalStep, evaluate
 from fairkd_jax.training.sharding import over_batch, to_global
 from fairkd_jax.training.state import TrainState
-from fairkd_jax.training.step import Step
+from fairkd_jax.training.step import COUNTS, Step
 from fairkd_jax.training.stop import Stopped, StopRequest
 from fairkd_jax.training.writers import Progress, Writer
 from fairkd_jax.types import Batch, Tree
@@ -53,6 +53,7 @@ class Program:
       train: the split to learn from.
       validation: the split that the best checkpoint is chosen by.
       batch_size: over all devices.
+      balanced: whether the groups of a class are drawn equally often.
       data_seed: of the order.
       total_steps: the length of the training.
       log_every: steps between reports.
@@ -74,6 +75,7 @@ class Program:
     train: Split
     validation: Split
     batch_size: int
+    balanced: bool
     data_seed: int
     total_steps: int
     log_every: int
@@ -85,8 +87,11 @@ class Program:
 class Meter:
     """Adds up metrics on the host until they are reported."""
 
-    def __init__(self) -> None:
+    def __init__(self, training_counts: np.ndarray) -> None:
+        """Starts empty; the counts [G, C] of the training images say which way their classes lean."""
+        self._training_counts = training_counts
         self._sums: dict[str, tuple[float, float]] = {}
+        self._counts: Any = 0
 
     def add(self, step: int, metrics: Mapping[str, tuple[Any, Any]]) -> None:
         """Adds the (sum, weight) pairs of one step.
@@ -94,6 +99,9 @@ class Meter:
         Raises:
           Diverged: some are not finite; names the step and the terms.
         """
+        metrics = dict(metrics)
+        counts, _ = metrics.pop(COUNTS)
+        self._counts = self._counts + np.asarray(counts, np.int64)
         bad = [name for name, (total, _) in metrics.items() if not math.isfinite(total)]
         if bad:
             # A term makes the sum and the gradients follow it: name the terms first.
@@ -104,10 +112,22 @@ class Meter:
             self._sums[name] = (old_total + float(total), old_weight + float(weight))
 
     def means(self) -> dict[str, float]:
-        """The means since the last call; a metric that nothing contributed to is left out."""
+        """The means since the last call, and the signs of collapse and over-correction in the counts.
+
+        A metric that nothing contributed to is left out.
+        """
         means = {name: total / weight for name, (total, weight) in self._sums.items() if weight > 0}
-        self._sums = {}
+        found = signs(self._counts, self._training_counts)
+        means |= {f"student/{key}": value for key, value in found.items()}
+        self._sums, self._counts = {}, 0
         return means
+
+
+def signs(counts: np.ndarray, training_counts: np.ndarray) -> dict[str, float]:
+    """What the alarms are read from, and how many are raised, as numbers; see `fairness.alarms`."""
+    found = alarms(counts, training_counts)
+    raised = found.pop("raised")
+    return {key: float(value) for key, value in found.items()} | {"alarms": float(len(raised))}
 
 
 def read_from_device(tree: Tree) -> Tree:
@@ -129,8 +149,8 @@ def rank(scores: Mapping[str, float], max_disparity: float | None) -> tuple[floa
     return (1.0, scores["accuracy"]) if disparity <= max_disparity else (0.0, -disparity)
 
 
-def validate(program: Program, state: TrainState) -> dict[str, float]:
-    """Scores the student on the validation split."""
+def validate(program: Program, state: TrainState) -> tuple[dict[str, float], list[str]]:
+    """Scores the student on the validation split, and says what is alarming there."""
     batches = eval_batches(
         program.validation,
         batch_size=program.batch_size,
@@ -140,7 +160,8 @@ def validate(program: Program, state: TrainState) -> dict[str, float]:
     scores = evaluate(program.eval_step, state.student_variables(), batches, program.mesh)
     summary = summarize(scores.counts, draws=0)
     numbers = {key: summary[key] for key in VALIDATION_KEYS}
-    return numbers | {"cross_entropy": scores.cross_entropy / max(1, len(program.validation))}
+    numbers["cross_entropy"] = scores.cross_entropy / max(1, len(program.validation))
+    return numbers, alarms(scores.counts, program.train.counts)["raised"]
 
 
 class _Run:
@@ -159,7 +180,7 @@ class _Run:
         self.progress = Progress(
             program.name, step=step, total_steps=program.total_steps, batch_size=program.batch_size
         )
-        self._meter = Meter()
+        self._meter = Meter(program.train.counts)
         self._pending: tuple[int, Metrics] | None = None
         self._waited, self._reported = 0.0, time.monotonic()
 
@@ -200,7 +221,7 @@ class _Run:
     def validate(self) -> None:
         """Validates, and keeps the student if it is the best so far."""
         self.settle()
-        numbers = validate(self.program, self.state)
+        numbers, raised = validate(self.program, self.state)
         if not math.isfinite(numbers["cross_entropy"]):
             raise Diverged(f"the validation's cross-entropy is not finite at step {self.step}")
         best = self.checkpoints.best_scores()
@@ -212,6 +233,10 @@ class _Run:
             self.save()
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         self.progress.note(f"validation at step {self.step}  {shown}{'  (best so far)' if is_best else ''}")
+        if self.step > self.program.validate_every:  # a student that has just begun predicts little
+            for sentence in raised:
+                self.progress.note(f"alarm: {sentence}")
+        numbers["alarms"] = float(len(raised))
         self._write(self.step, {f"validation/{name}": value for name, value in numbers.items()})
 
     def save(self) -> None:
@@ -264,6 +289,7 @@ def _fit(program: Program, checkpoints: Checkpoints, make_writers: Callable[[int
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         with_images=not program.images_on_device,
+        balanced=program.balanced,
         place=functools.partial(to_global, sharding=over_batch(program.mesh)),
     )
     try:

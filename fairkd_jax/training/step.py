@@ -10,12 +10,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fairkd_jax.objectives import Inputs, Metrics, Objective, Pull, Spec, coefficients, pull, weighted_sum
-from fairkd_jax.training.gradients import combine
+from fairkd_jax.fairness import group_counts
+from fairkd_jax.objectives import (
+    Inputs,
+    Metrics,
+    Objective,
+    Spec,
+    coefficients,
+    has_strength,
+    pull,
+    weighted_sum,
+)
+from fairkd_jax.training.gradients import student_gradient
 from fairkd_jax.training.state import TrainState, purpose_key, update_average
 from fairkd_jax.types import Batch, Outputs, Tree
 
 STUDENT = "student"
+# Among the metrics, int32 [G+1, C, C] and no weight: the step's images by group, label and prediction.
+COUNTS = "student/counts"
 
 Step = Callable[[TrainState, Tree, Batch, Mapping[str, jax.Array]], tuple[TrainState, Metrics]]
 
@@ -75,6 +87,7 @@ def make_train_step(
     optimizers: Mapping[str, optax.GradientTransformation],
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     augment_for_teacher: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    num_groups: int,
     data_seed: int,
     total_steps: int,
     steps_per_epoch: float,
@@ -83,7 +96,8 @@ def make_train_step(
     """Makes the pure function of one update.
 
     The student is differentiated once, at its outputs: each objective gives a cotangent there, the sum of
-    which is pulled back through the network. The objectives' own parameters get their gradients beside it.
+    which is pulled back through the network (see `student_gradient`). The objectives' own parameters get
+    their gradients beside it.
 
     Args:
       student: the model that learns; its method `classify` is its head.
@@ -93,6 +107,7 @@ def make_train_step(
       augment: `(key, uint8 images [B,H,W,3]) -> float32 images [B,S,S,3]`, normalised.
       augment_for_teacher: the same for a teacher that sees images of another size; None where it sees the
         student's.
+      num_groups: G.
       data_seed: of the augmentation.
       total_steps: the length of the training, for `progress`.
       steps_per_epoch: for `epoch`.
@@ -124,11 +139,27 @@ def make_train_step(
             strength=jnp.zeros((), jnp.float32),
             key=purpose_key(state.seed, "objectives", state.step),
         )
-        pulls = _pulls(objectives, state, inputs, weights)
+        given = {
+            name: inputs._replace(strength=weights[name]) if has_strength(objective) else inputs
+            for name, objective in objectives.items()
+        }
+        state = _ahead(objectives, optimizers, state, given)
+        pulls = {
+            name: pull(objective, state.params.get(name, {}), state.objective_state[name], given[name])
+            for name, objective in objectives.items()
+        }
         _, through_head = jax.vjp(functools.partial(_head, student, state), outputs.embedding)
         factors = coefficients(objectives, weights, inputs.epoch)
-        cotangent, metrics = combine(objectives, pulls, factors, lambda logits: through_head(logits)[0])
-        gradients = {STUDENT: pullback(cotangent)[0]}
+        gradient, metrics = student_gradient(
+            objectives,
+            state.params,
+            given,
+            pulls,
+            factors,
+            through_head=lambda cotangent: through_head(cotangent)[0],
+            pullback=lambda cotangent: pullback(cotangent)[0],
+        )
+        gradients = {STUDENT: gradient}
         for name, factor in factors.items():
             if name in state.params:
                 gradients[name] = weighted_sum({name: pulls[name].gradient}, {name: factor})
@@ -144,6 +175,7 @@ def make_train_step(
             opt_state=opt_state,
             ema=ema,
         )
+        metrics[COUNTS] = _counts(batch, outputs.logits, num_groups)
         return state, metrics | _report(pulls, gradients, params)
 
     return step
@@ -161,23 +193,49 @@ def _forward(student: nn.Module, state: TrainState, images: jax.Array, params: T
     return outputs, updates["batch_stats"]
 
 
-def _pulls(
-    objectives: Mapping[str, Objective], state: TrainState, inputs: Inputs, weights: Mapping[str, jax.Array]
-) -> dict[str, Pull]:
-    """What each objective pulls on; an adversarial one is told its weight."""
-    return {
-        name: pull(
-            objective,
-            state.params.get(name, {}),
-            state.objective_state[name],
-            inputs._replace(strength=weights[name]) if objective.adversarial else inputs,
-        )
-        for name, objective in objectives.items()
-    }
+def _ahead(
+    objectives: Mapping[str, Objective],
+    optimizers: Mapping[str, optax.GradientTransformation],
+    state: TrainState,
+    inputs: Mapping[str, Inputs],
+) -> TrainState:
+    """The state after the extra updates of those objectives that take some before the student's step."""
+    params, opt_state, own = dict(state.params), dict(state.opt_state), dict(state.objective_state)
+    for name, objective in objectives.items():
+        if not objective.extra_steps:
+            continue
+
+        def update(carry: Any, i: jax.Array, name: str = name, objective: Objective = objective) -> Any:
+            parameters, optimizer_state, objective_state = carry
+            given = inputs[name]._replace(key=jax.random.fold_in(inputs[name].key, i))
+            p = pull(objective, parameters, objective_state, given)
+            updates, optimizer_state = _optimizer(optimizers, name).update(
+                p.gradient, optimizer_state, parameters
+            )
+            return (optax.apply_updates(parameters, updates), optimizer_state, p.state), None
+
+        carry = (params[name], opt_state[name], own[name])
+        carry, _ = jax.lax.scan(update, carry, jnp.arange(objective.extra_steps))
+        params[name], opt_state[name], own[name] = carry
+    return dataclasses.replace(state, params=params, opt_state=opt_state, objective_state=own)
+
+
+def _counts(batch: Batch, logits: jax.Array, num_groups: int) -> tuple[jax.Array, jax.Array]:
+    """The batch in counts by group, label and prediction, which add up to what the alarms are read from."""
+    prediction = jnp.argmax(logits, axis=1)
+    counts = group_counts(
+        batch["group"],
+        batch["label"],
+        prediction,
+        batch["mask"],
+        num_groups=num_groups,
+        num_classes=logits.shape[1],
+    )
+    return counts, jnp.zeros((), jnp.float32)
 
 
 def _head(student: nn.Module, state: TrainState, embedding: jax.Array) -> Any:
-    """The student's head in training form, with the same dropout as in `_forward`."""
+    """The student's outputs from its embedding, in training form, with the same dropout as in `_forward`."""
     return student.apply(
         {"params": state.params[STUDENT]},
         embedding,

@@ -59,7 +59,7 @@ def load_trained(
       which: "best", "last" or a step's number.
       mesh: where to put it.
     """
-    module = make_model(config.student, len(task["class_names"]))
+    module = make_model(config.student, len(task["class_names"]), len(task["group_names"]))
     size = config.data.image_size
     variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     target = shapes_on(mesh, {"params": variables["params"], "batch_stats": variables["batch_stats"]})

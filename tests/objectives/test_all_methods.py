@@ -25,6 +25,8 @@ VARIANTS = {name: (name, {}) for name in OBJECTIVES} | {
     "ckd, standardized": ("ckd", {"standardize": True}),
     "dkd, standardized": ("dkd", {"standardize": True}),
     "rkd_angle, normalized": ("rkd_angle", {"normalize": True}),
+    "cross_entropy, balanced": ("cross_entropy", {"balanced": True}),
+    "adversary, ratio": ("adversary", {"lambda_mode": "ratio"}),
     "adversary, demographic parity": ("adversary", {"condition": "none", "source": "logits"}),
 }
 

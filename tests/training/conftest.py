@@ -28,8 +28,10 @@ def quick_compilation():
 
 
 BATCH, SIZE, CLASSES = 16, 16, 4
+COUNTS = np.array([[90, 10, 90, 10], [10, 90, 10, 90]])  # training images by group and class
 NAMES = ("cross_entropy", "ckd", "rkd_distance", "rkd_angle", "adversary")
 WEIGHTS = {"cross_entropy": 1.0, "ckd": 0.9, "rkd_distance": 25.0, "rkd_angle": 50.0, "adversary": 1.0}
+WEIGHTS |= {"mfd": 3.0, "bias_critic": 2.0}
 
 
 def toy(head, rate):
@@ -52,18 +54,20 @@ class Task:
         options=None,
         flip=True,
         rate=0.2,
+        group_heads=0,
+        counts=COUNTS,
     ):
-        self.student, self.teacher = toy(24, rate), toy(32, rate)
+        self.student, self.teacher = toy(24, rate).clone(group_heads=group_heads), toy(32, rate)
         objectives = {name: create_objective(name, **(options or {}).get(name, {})) for name in names}
         optimizers = optimizers or {"student": optax.sgd(0.01), "adversary": optax.sgd(0.1)}
         image = jnp.zeros((1, SIZE, SIZE, 3))
         self.teacher_variables = self.teacher.init(jax.random.key(1), image)
         spec = Spec(
             CLASSES,
-            2,
+            len(counts),
             self.student.architecture.head,
             self.teacher.architecture.head,
-            np.array([[90, 10, 90, 10], [10, 90, 10, 90]]),
+            counts,
         )
         common = {"student": self.student, "objectives": objectives, "optimizers": optimizers}
         self.init = functools.partial(
@@ -73,6 +77,7 @@ class Task:
             **common,
             teacher=self.teacher,
             augment=functools.partial(augment, augmentation=Augmentation(flip=flip), size=SIZE),
+            num_groups=len(counts),
             data_seed=0,
             total_steps=total_steps,
             steps_per_epoch=5.0,

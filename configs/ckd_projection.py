@@ -1,0 +1,10 @@
+"""Softened probabilities, and the adversary by projection of gradients (arXiv 1801.07593)."""
+
+from ml_collections import ConfigDict
+
+from configs import ckd
+from configs._debiasing import debiased
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    return debiased(ckd.get_config(preset), "projection")

@@ -1,0 +1,15 @@
+"""Can the adversary remove what is certainly there? A patch in each image tells the group.
+
+With `--config.adversary.weight=0.0` the adversary reads the group, and so does a probe (`eval.py --probe`);
+as lambda rises, the probe must fall.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import rkd_adv
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    config = rkd_adv.get_config(preset)
+    config.data.control = "patch"
+    return config

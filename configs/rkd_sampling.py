@@ -1,0 +1,10 @@
+"""Relational distillation, with the groups of a class drawn equally often."""
+
+from ml_collections import ConfigDict
+
+from configs import rkd
+from configs._debiasing import debiased
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    return debiased(rkd.get_config(preset), "sampling")
