@@ -29,9 +29,10 @@ FLAG_ERRORS = (
 HELP = ("--help", "-help", "-h", "--helpfull", "-?")
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], *, positional: bool = False) -> None:
     """Parses the flags and runs a program.
 
+    With `positional` it is handed the list of the arguments that are no flags; without, these are a mistake.
     A user's mistake ends it with one line on stderr and exit code 2. An exception with an `exit_code`
     ends it with its message and that code.
     """
@@ -40,10 +41,10 @@ def run(main: Callable[[], None]) -> None:
         handler = logging.get_absl_handler()
         handler.addFilter(_is_worth_reading)
         handler.setFormatter(Formatter("%(message)s"))
-        if len(argv) > 1:
+        if len(argv) > 1 and not positional:
             fail(f"unexpected argument {argv[1]!r}; options start with --")
         try:
-            main()
+            main(*([argv[1:]] if positional else []))
         except UsageError as error:
             fail(str(error))
         except OSError as error:  # a full disk, a folder that cannot be written to
@@ -54,6 +55,8 @@ def run(main: Callable[[], None]) -> None:
                 raise
             fail(str(error), error.exit_code)
 
+    if positional:
+        flags.FLAGS.set_gnu_getopt()  # flags may stand behind such arguments
     app.run(guarded, flags_parser=_parse)
 
 

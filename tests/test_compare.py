@@ -1,0 +1,263 @@
+"""The comparison of runs as users see it: arms, tables, words, and what is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairkd_jax.errors import UsageError
+from fairkd_jax.files import write_arrays
+from fairkd_jax.report import comparison_text
+from fairkd_jax.training.comparing import compare_runs
+from fairkd_jax.training.config import MODEL_KEYS
+
+ROOT = Path(__file__).parent.parent
+CLASSES, GROUPS, IMAGES = ["cat", "dog", "owl"], ["dark", "light"], 240
+MAD = "mean_abs_disparity"
+
+
+def config_of(seed=0, weight=1.0, **changes):
+    """A run's config, as far as it is read."""
+    return {
+        "seed": seed,
+        "objectives": ["cross_entropy", "adversary"],
+        "cross_entropy": {"weight": 1.0},
+        "adversary": {"weight": weight, "hidden": [8]},
+        "ckd": {"weight": 0.9},
+        "student": dict.fromkeys(MODEL_KEYS),
+        "teacher": {"checkpoint": "", "architecture": "big", "pretrained": "", "image_size": None},
+        "optimizer": {"learning_rate": 0.1},
+        "data": {"source": ""},
+        "batch_size": 8,
+        "epochs": 2,
+        "log_every_steps": 10,
+    } | changes
+
+
+def images_of(number=0):
+    rng = np.random.default_rng(number)
+    ids = np.array([f"image {i}" for i in range(IMAGES)])
+    return {"id": ids, "label": rng.integers(0, 3, IMAGES), "group": rng.integers(-1, 2, IMAGES)}
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Writes the folder of an evaluated run whose recall is lower by `bias` in the second group."""
+
+    def make(name, config, bias=0.0, *, recall=0.8, images=None, teacher="t", classes=CLASSES, draw=None):
+        folder, images = tmp_path / name, images or images_of()
+        rng = np.random.default_rng(draw if draw is not None else config["seed"])
+        right = rng.random(IMAGES) < recall - bias * (images["group"] == 1)
+        prediction = np.where(right, images["label"], (images["label"] + 1) % 3)
+        task = {
+            "dataset": "animals",
+            "class_names": classes,
+            "group_names": GROUPS,
+            "num_examples": {"test": IMAGES},
+            "digests": {"test": "d"},
+        }
+        if teacher:
+            task["teacher"] = {"architecture": "big", "step": 3, "fingerprint": teacher}
+        for part in ("eval", "predictions"):
+            (folder / part).mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config | {"task": task}))
+        (folder / "eval" / "test.json").write_text('{"student": {"accuracy": 0.5}}')
+        arrays = images | {"student_prediction": prediction.astype(np.int32)}
+        write_arrays(folder / "predictions" / "test.npz", arrays)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def two_arms(make_run):
+    """Three seeds with bias and three without, of teachers that differ from seed to seed."""
+    biased = [make_run(f"b{s}", config_of(s, 0.0), 0.5, teacher=f"t{s}", draw=s) for s in range(3)]
+    fair = [make_run(f"a{s}", config_of(s), 0.0, teacher=f"t{s}", draw=10 + s) for s in range(3)]
+    return biased, fair
+
+
+def gaps_of(folder):
+    """Accuracy and mean |gap|, image by image."""
+    with np.load(folder / "predictions" / "test.npz") as arrays:
+        label, group = arrays["label"], arrays["group"]
+        right = arrays["student_prediction"] == label
+    gaps = [abs(np.subtract(*(right[(group == g) & (label == c)].mean() for g in (0, 1)))) for c in range(3)]
+    return right.mean(), np.mean(gaps)
+
+
+def start(*arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "compare.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_program_compares_and_writes_everything(two_arms, tmp_path):
+    biased, fair = two_arms
+    mixed = [biased[1], fair[0], biased[0], fair[2], biased[2], fair[1]]
+    printed = start(*mixed, "--split", "test", f"--json={tmp_path / 'found.json'}")
+    assert printed.returncode == 0, printed.stderr
+    assert not printed.stderr
+    first, *_ = printed.stdout.splitlines()
+    assert first == f"animals, test: {IMAGES} images in 3 classes, groups dark, light"
+    assert "adversary.weight=1.0 minus adversary.weight=0.0, seeds 0, 1, 2" in printed.stdout
+    assert (
+        f"adversary.weight=0.0, the reference: {biased[0]} (seed 0), {biased[1]} (seed 1)" in printed.stdout
+    )
+    assert "Mean absolute disparity is lower, by 0." in printed.stdout
+    assert "Accuracy is higher, by 0." in printed.stdout
+    assert "unbiased" not in printed.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["comparisons"][0]["teachers"] == "same"
+    gap = found["comparisons"][0]["over_seeds"][MAD]
+    expected = np.array([gaps_of(a)[1] - gaps_of(b)[1] for a, b in zip(fair, biased, strict=True)])
+    np.testing.assert_allclose(gap["differences"], expected)
+    assert gap["mean"] == pytest.approx(expected.mean())
+    assert gap["holm_p"] == gap["p"] < 0.05
+    arm = found["arms"][1]
+    assert arm["mean"]["accuracy"] == pytest.approx(np.mean([gaps_of(a)[0] for a in fair]))
+    assert arm["deviation"][MAD] == pytest.approx(np.std([gaps_of(a)[1] for a in fair], ddof=1))
+
+
+def test_the_program_says_a_mistake_in_one_line(two_arms):
+    (first, *_), _ = two_arms
+    refused = start(first, "--split=test")
+    assert refused.returncode == 2
+    assert refused.stderr == "compare.py: a comparison needs the folders of two runs or more\n"
+
+
+def test_seeds_of_one_arm_have_nothing_to_compare_with(two_arms, make_run):
+    biased, _ = two_arms
+    # Logged more often, of another teacher, and with another weight of an objective that none uses.
+    config = config_of(7, 0.0, log_every_steps=1, ckd={"weight": 5.0})
+    config["teacher"] |= {"checkpoint": "/elsewhere"}
+    other = make_run("other", config, teacher="elsewhere")
+    result = compare_runs([*biased, other], draws=10)
+    assert len(result["arms"]) == 1
+    text = comparison_text.comparison(result)
+    assert "nothing to compare with" in text
+    assert [line.split()[0] for line in text.splitlines()[4:10]] == ["0", "1", "2", "7", "mean", "standard"]
+
+
+def test_one_seed_tells_no_methods_apart(make_run):
+    runs = [make_run("a", config_of(weight=0.0), 0.5), make_run("b", config_of(), recall=0.6, draw=5)]
+    result = compare_runs(runs, draws=500)
+    text = comparison_text.comparison(result)
+    assert "One seed cannot tell methods apart" in text
+    assert "is lower" not in text
+    assert result["comparisons"][0]["over_seeds"][MAD]["verdict"] == "one seed"
+    assert result["comparisons"][0]["over_images"][MAD]["p"] < 0.05
+
+
+def test_no_difference_is_said_with_what_would_have_been_found(make_run):
+    runs = [make_run(f"{w}{s}", config_of(s, w), draw=s + 10 * int(w)) for w in (0.0, 1.0) for s in range(5)]
+    result = compare_runs(runs, draws=100)
+    size = result["comparisons"][0]["over_seeds"][MAD]["detectable"]
+    text = comparison_text.comparison(result)
+    assert "Mean absolute disparity: no difference detected (" in text
+    assert f"one of {size:.4f} would have been found with 80 % power" in text
+    assert "learn from one teacher" in text
+
+
+def test_accuracy_that_falls_with_disparity_is_said(make_run):
+    runs = [make_run(f"b{s}", config_of(s, 0.0), 0.5, recall=0.95) for s in range(4)]
+    runs += [make_run(f"a{s}", config_of(s), recall=0.3, draw=s + 9, teacher=f"u{s}") for s in range(4)]
+    text = comparison_text.comparison(compare_runs(runs, draws=100))
+    assert "Accuracy is lower too, by 0." in text
+    assert "the same answer has a disparity of 0" in text
+    assert "different teachers" in text
+
+
+def test_several_arms_are_corrected_and_lambda_belongs_on_validation(make_run):
+    runs = [
+        make_run(f"{w}-{s}", config_of(s, w), 0.5 if w == 0.0 else 0.0, draw=s + 10 * int(w))
+        for w in (0.0, 1.0, 2.0)
+        for s in range(4)
+    ]
+    runs.append(make_run("extra", config_of(9, 2.0)))
+    result = compare_runs(runs, draws=100)
+    one, two = (entry["over_seeds"][MAD] for entry in result["comparisons"])
+    assert sorted([one["holm_p"], two["holm_p"]]) == sorted(
+        [2 * min(one["p"], two["p"]), max(2 * min(one["p"], two["p"]), max(one["p"], two["p"]))]
+    )
+    text = comparison_text.comparison(result)
+    assert "by Holm's correction for 2 comparisons" in text
+    assert "Left out: seed 9 of adversary.weight=2.0, which adversary.weight=0.0 lacks." in text
+    assert "chosen on validation" in text
+
+
+def test_arms_are_named_by_what_differs_or_by_their_folders(make_run):
+    first = make_run("a", config_of())
+    epochs = make_run("b", config_of(epochs=3), teacher="")
+    names = [arm["name"] for arm in compare_runs([epochs, first], draws=10)["arms"]]
+    assert names == ["epochs=3", "epochs=2"]
+    long = make_run("c", config_of(objectives=["a" * 50, "b" * 50]))
+    names = [arm["name"] for arm in compare_runs([first, long], draws=10)["arms"]]
+    assert names == [str(first), str(long)]
+    grown = make_run("d", config_of() | {"student": dict.fromkeys(MODEL_KEYS) | {"dtype": "float32"}})
+    names = [arm["name"] for arm in compare_runs([first, grown], draws=10)["arms"]]
+    assert names == ["student.dtype=unset", "student.dtype=float32"]
+
+
+def test_a_given_teacher_makes_another_arm_by_its_architecture_alone(make_run):
+    own = config_of(0)
+    own["teacher"] |= {"pretrained": "weights.pth"}
+    given, larger = config_of(1), config_of(1)
+    for config in (given, larger):
+        config["teacher"] |= {"checkpoint": "/elsewhere"}
+    runs = [make_run("own", own), make_run("given", given)]
+    assert len(compare_runs(runs, draws=10)["arms"]) == 1
+    other = make_run("larger", larger)
+    content = json.loads((other / "config.json").read_text())
+    content["task"]["teacher"]["architecture"] = "huge"
+    (other / "config.json").write_text(json.dumps(content))
+    names = [arm["name"] for arm in compare_runs([*runs, other], draws=10)["arms"]]
+    assert names == ["teacher.architecture=big", "teacher.architecture=huge"]
+
+
+def refusal(runs, split="test"):
+    with pytest.raises(UsageError) as caught:
+        compare_runs(runs, split=split, draws=10)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_runs_that_cannot_be_compared_are_refused(make_run, tmp_path):
+    first = make_run("first", config_of())
+    assert "same seed 0; leave one of them out" in refusal([first, make_run("again", config_of())])
+    lonely = make_run("lonely", config_of(4, 0.0))
+    assert "(seeds 4) and adversary.weight=1.0 (seeds 0) have no seed in common" in refusal([first, lonely])
+    other = make_run("other", config_of(1), images=images_of(1))
+    assert "evaluated on other test images" in refusal([first, other])
+    assert "other classes" in refusal([first, make_run("fish", config_of(1), classes=["cat", "dog", "fish"])])
+    assert f"run `python eval.py --workdir {first} --split val` first" in refusal([first, lonely], "val")
+    assert "holds no run" in refusal([first, tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", b"{", "config.json is damaged"),
+        ("eval/test.json", b"[", "test.json cannot be read"),
+        ("eval/test.json", b"{}", "no student in it"),
+        ("predictions/test.npz", b"PK\x03\x04 cut short", "test.npz cannot be read"),
+        ("predictions/test.npz", {"student_prediction": np.zeros(3, np.int32)}, "unequal lengths"),
+        ("predictions/test.npz", {"student_prediction": np.full(IMAGES, 3)}, "beyond the 3 classes"),
+        ("predictions/test.npz", {"student_prediction": np.full(IMAGES, 0.5)}, "cannot be read"),
+        ("predictions/test.npz", {"student_prediction": np.full(IMAGES, None)}, "allow_pickle=False"),
+    ],
+)
+def test_damaged_files_are_one_line(make_run, file, content, message):
+    runs = [make_run("a", config_of()), make_run("b", config_of(weight=0.0))]
+    path = runs[1] / file
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, **images_of() | content)
+    assert message in refusal(runs)
