@@ -1,6 +1,6 @@
 """Scores a run on a split: writes eval/<split>.json and predictions/<split>.npz, and prints the tables.
 
-python eval.py --workdir DIR [--checkpoint best|last|STEP] [--split test] [--baseline OTHER_DIR]
+python eval.py --workdir DIR [--checkpoint best|last|STEP] [--split test] [--baseline OTHER_DIR] [--probe]
 """
 
 from fairkd_jax import host_memory, interrupt  # before all that takes long to import
@@ -21,6 +21,7 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Of the student: best, l
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "What to score on.")
 _BASELINE = flags.DEFINE_string("baseline", "", "The folder of a run to compare with.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "Images at a time; 0: as in training.", lower_bound=0)
+_PROBE = flags.DEFINE_bool("probe", False, "Whether to ask how well the group can be read from each model.")
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
         checkpoint=_CHECKPOINT.value,
         baseline=Path(_BASELINE.value) if _BASELINE.value else None,
         batch_size=_BATCH_SIZE.value,
+        probe=_PROBE.value,
     )
     print(f"{tables.comparison(evaluation)}\n\n{tables.recall_by_group(evaluation)}")
 

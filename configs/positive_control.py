@@ -12,4 +12,5 @@ from configs import rkd_adv
 def get_config(preset: str = "") -> ConfigDict:
     config = rkd_adv.get_config(preset)
     config.data.control = "patch"
+    config.adversary.steps = 2  # an adversary that keeps up with the student
     return config

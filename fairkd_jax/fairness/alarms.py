@@ -16,9 +16,9 @@ def alarms(
 ) -> dict[str, Any]:
     """Looks for collapse and over-correction in the counts of one model.
 
-    Of two groups, a class *leans* to the one of whose training images it is the larger share. A model that has
-    learnt this recognises the class better in that group: the gap in recall, signed so, is above 0. Debiasing
-    shall take it to 0, and over-corrects where it falls below.
+    Of two groups, a class *leans* to the one of whose training images it is the larger share. A model that
+    has learnt this recognises the class better in that group: the gap in recall, signed so, is above 0.
+    Debiasing shall take it to 0, and over-corrects where it falls below.
 
     Args:
       counts: [G + 1, C, C] from `group_counts`.

@@ -17,9 +17,12 @@ _LABELS = {
     "dkd": "DKD",
     "dist": "DIST",
     "adversary": "adversary",
+    "mfd": "MFD",
+    "bias_critic": "bias critic",
 }
+_DEBIASING = ("adversary", "mfd", "bias_critic")  # their weight is told
 
-# Row -> key of a summary; all but the last block are shares, shown in percent.
+# Row -> key of a summary.
 _ROWS = {
     "top-1 accuracy": "accuracy",
     "recall (weighted)": "recall",
@@ -30,13 +33,24 @@ _ROWS = {
     "mean absolute disparity": "mean_abs_disparity",
     "  by chance alone, if unbiased": "floor",
     "  corrected for chance": "corrected_mean_abs_disparity",
+    "    its 95 % interval": "corrected_interval",
+    "  p value of no bias at all": "any_bias_p",
     "largest disparity": "max_abs_disparity",
 }
+
+# Row -> what a probe reads, and its kind.
+_PROBES = {
+    "  embedding, linear": ("embedding", "linear"),
+    "  embedding, MLP": ("embedding", "mlp"),
+    "  logits, linear": ("logits", "linear"),
+    "  logits, MLP": ("logits", "mlp"),
+}
+_PROBES_TITLE = "group readable from (advantage over the label alone in nats, and balanced accuracy)"
 
 
 def number(value: float | None, digits: int = 4) -> str:
     """A number, or "n/a" where it cannot be estimated."""
-    return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return "n/a" if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def percent(value: float | None) -> str:
@@ -44,11 +58,22 @@ def percent(value: float | None) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:+.1f} %"
 
 
+def measure(value: float | Sequence[float | None] | None) -> str:
+    """A number, or the two ends of an interval."""
+    ends = [number(end) for end in (value if isinstance(value, Sequence) else [value])]
+    return number(None) if number(None) in ends else " to ".join(ends)
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text: first column to the left, the others to the right, a rule below the first."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    """Rows of cells as text: first column to the left, the others to the right, a rule below the first.
+
+    A row of one cell is a title, and runs over the columns.
+    """
+    widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(len(rows[0]))]
     lines = [
-        "  ".join(
+        row[0]
+        if len(row) == 1
+        else "  ".join(
             cell.ljust(w) if i == 0 else cell.rjust(w)
             for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
@@ -57,17 +82,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def method(objectives: Mapping[str, float]) -> str:
-    """A run's objectives in short, such as "CE + CKD + adversary(1)"."""
+def method(objectives: Mapping[str, float], balancing: Sequence[str] = ()) -> str:
+    """A run's objectives in short, such as "CE + CKD + adversary(1)", and what else debiases it."""
     parts = []
     for name, weight in objectives.items():
         label = _LABELS.get(name, name)
-        parts.append(f"{label}({weight:g})" if name == "adversary" else label)
-    return " + ".join(parts)
+        parts.append(f"{label}({weight:g})" if name in _DEBIASING else label)
+    return " + ".join([*parts, *balancing])
 
 
 def comparison(evaluation: Mapping[str, Any]) -> str:
     """Teacher, student and baseline side by side, with the inflation of disparity against the teacher.
+
+    Below it stands what probes read of the group, where the evaluation has asked some, and what is alarming.
 
     Args:
       evaluation: what `evaluate_run` returns, or its JSON file holds.
@@ -75,10 +102,10 @@ def comparison(evaluation: Mapping[str, Any]) -> str:
     names = [name for name in MODELS if name in evaluation]
     models = [evaluation[name] for name in names]
     rows = [["", *names]]
-    rows.append(["method", *(method(m["objectives"]) for m in models)])
+    rows.append(["method", *(method(m["objectives"], m["balancing"]) for m in models)])
     rows.append(["model", *(m["architecture"] for m in models)])
     rows.append(["parameters", *(f"{m['parameters']:,}" for m in models)])
-    rows.extend([title, *(number(m[key]) for m in models)] for title, key in _ROWS.items())
+    rows.extend([title, *(measure(m[key]) for m in models)] for title, key in _ROWS.items())
     inflation = evaluation.get("inflation", {})
     if inflation:
         for title, key in (
@@ -86,7 +113,18 @@ def comparison(evaluation: Mapping[str, Any]) -> str:
             ("  corrected for chance", "corrected_percent"),
         ):
             rows.append([title, *(percent(inflation[n][key]) if n in inflation else "" for n in names)])
-    return aligned(rows)
+    if all("probe" in m for m in models):
+        rows.append([_PROBES_TITLE])
+        for title, (source, kind) in _PROBES.items():
+            rows.append([title, *(_readable(m["probe"][source][kind]) for m in models)])
+    raised = [f"{name}: {text}" for name in names for text in evaluation[name]["alarms"]["raised"]]
+    return "\n".join([aligned(rows), *(f"alarm, {line}" for line in raised)])
+
+
+def _readable(probe: Mapping[str, Any]) -> str:
+    """What a probe reads, such as "0.412 (0.86)"; "n/a" where it has nothing to compare."""
+    advantage = number(probe["advantage"], 3)
+    return advantage if advantage == number(None) else f"{advantage} ({number(probe['accuracy'], 2)})"
 
 
 def recall_by_group(evaluation: Mapping[str, Any]) -> str:

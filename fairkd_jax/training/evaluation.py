@@ -23,27 +23,32 @@ class BatchScores(NamedTuple):
       cross_entropy: the sum over the batch, in nats.
       prediction: int32 [B].
       probabilities: float32 [B, C].
+      features: float32 "embedding" [B, D] and "logits" [B, C], where they are asked for.
     """
 
     counts: jax.Array
     cross_entropy: jax.Array
     prediction: jax.Array
     probabilities: jax.Array
+    features: dict[str, jax.Array]
 
 
 class Scores(NamedTuple):
-    """What a split gives: `BatchScores` added up; predictions [N], probabilities [N, C] in its order."""
+    """What a split gives: `BatchScores` added up; predictions, probabilities and features in its order."""
 
     counts: np.ndarray
     cross_entropy: float
     prediction: np.ndarray
     probabilities: np.ndarray
+    features: dict[str, np.ndarray]
 
 
 EvalStep = Callable[[Tree, Batch], BatchScores]
 
 
-def make_eval_step(model: nn.Module, *, image_size: int, num_groups: int) -> EvalStep:
+def make_eval_step(
+    model: nn.Module, *, image_size: int, num_groups: int, with_features: bool = False
+) -> EvalStep:
     """Makes the pure function that scores a batch; see `BatchScores`."""
 
     def eval_step(variables: Tree, batch: Batch) -> BatchScores:
@@ -60,7 +65,8 @@ def make_eval_step(model: nn.Module, *, image_size: int, num_groups: int) -> Eva
         )
         nats = softmax_cross_entropy(logits, batch["label"])
         total = jnp.sum(jnp.where(batch["mask"] > 0, nats, 0.0))
-        return BatchScores(counts, total, prediction, jax.nn.softmax(logits))
+        features = {"embedding": outputs.embedding, "logits": logits} if with_features else {}
+        return BatchScores(counts, total, prediction, jax.nn.softmax(logits), features)
 
     return eval_step
 
@@ -92,9 +98,16 @@ def evaluate(
         results += [jax.device_get(pending)] if pending else []
         pending = (scores, mask)
     results += [jax.device_get(pending)] if pending else []
+    images = [_without_padding((r.prediction, r.probabilities, r.features), mask) for r, mask in results]
+    prediction, probabilities, features = jax.tree.map(lambda *parts: np.concatenate(parts), *images)
     return Scores(
         counts=np.stack([r.counts for r, _ in results]).sum(axis=0, dtype=np.int64),
         cross_entropy=float(np.sum([r.cross_entropy for r, _ in results])),
-        prediction=np.concatenate([r.prediction[mask > 0] for r, mask in results]),
-        probabilities=np.concatenate([r.probabilities[mask > 0] for r, mask in results]),
+        prediction=prediction,
+        probabilities=probabilities,
+        features=features,
     )
+
+
+def _without_padding(arrays: Tree, mask: np.ndarray) -> Tree:
+    return jax.tree.map(lambda array: array[mask > 0], arrays)

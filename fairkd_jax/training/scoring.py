@@ -1,7 +1,7 @@
 """Scoring runs: a student, its teacher and another student on a split, and what is written of that."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 
 from fairkd_jax.data.pipeline import Dataset, eval_batches
 from fairkd_jax.errors import UsageError
-from fairkd_jax.fairness import fidelity, inflation, summarize
+from fairkd_jax.fairness import alarms, fidelity, inflation, summarize
 from fairkd_jax.files import write_arrays, write_text
 from fairkd_jax.models import num_parameters
 from fairkd_jax.training import experiment
 from fairkd_jax.training.evaluation import Scores, compile_eval_step, evaluate, make_eval_step
+from fairkd_jax.training.probing import check_can_probe, probe_model
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.teacher import load_run, teacher_folder
 from fairkd_jax.training.trained import Trained
@@ -30,6 +31,7 @@ def evaluate_run(
     checkpoint: str = "best",
     baseline: Path | None = None,
     batch_size: int = 0,
+    probe: bool = False,
     devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, Any]:
     """Scores a run's student, its teacher, and another run's student on a split.
@@ -42,21 +44,28 @@ def evaluate_run(
       checkpoint: of the student: "best", "last" or a step's number; others are scored at their best.
       baseline: folder of a run to compare with.
       batch_size: images at a time; 0 for the run's own.
+      probe: whether to ask how well the group can be read from each model; see `probe_model`. Probes are
+        fitted on "train" and chosen on "val": the split must be "test".
       devices: what to run on; all devices by default.
 
     Returns:
       What was written to the JSON file: under "teacher", "student" and "baseline" a summary each, where there
-      is one; "inflation" by model; and what they were measured on.
+      is one, with what was probed under its "probe"; "inflation" by model; and what they were measured on.
 
     Raises:
-      UsageError: a folder holds no run or no such checkpoint, or the runs do not fit together.
+      UsageError: a folder holds no run or no such checkpoint, the runs do not fit together, or there is
+        nothing to probe.
     """
     config, task = read_config(workdir)
     mesh = make_mesh(devices)
+    if config.data.control == "shuffle":  # what was shuffled was shuffled to learn from
+        config.data.control = "none"
     dataset = experiment.open_data(config)
     current = experiment.task_of(dataset)
     if any(task.get(key) != value for key, value in current.items()):
         raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
+    if probe:
+        check_can_probe(dataset, split)
     trained = {}
     if "teacher" in task:
         trained["teacher"] = load_run(teacher_folder(config, workdir), "best", task, mesh)
@@ -66,23 +75,39 @@ def evaluate_run(
         trained["baseline"] = load_run(baseline, "best", task, mesh)
         configs["baseline"], _ = read_config(baseline)
     rows = -(-(batch_size or config.batch_size) // mesh.size) * mesh.size
-    scores = {name: _score(model, dataset, split, rows, mesh) for name, model in trained.items()}
-    result = _result(trained, scores, configs, dataset, split) | {"split": split, **current}
+    score = {name: _scorer(model, dataset, rows, mesh, probe) for name, model in trained.items()}
+    scores = {name: score[name](split) for name in trained}
+    result = _result(trained, scores, configs, dataset, split)
+    result |= {"split": split, "checkpoint": checkpoint, **current}
+    for name in trained if probe else ():
+        result[name]["probe"] = probe_model(name, score[name], scores[name].features, dataset)
     if not jax.process_index():
         _write_evaluation(workdir, split, dataset, scores, result)
     return result
 
 
-def _score(model: Trained, dataset: Dataset, split: str, batch_size: int, mesh: jax.sharding.Mesh) -> Scores:
-    groups = len(dataset.info.group_names)
-    step = make_eval_step(model.module, image_size=model.image_size, num_groups=groups)
-    batches = eval_batches(
-        dataset.split(split),
-        batch_size=batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+def _scorer(
+    model: Trained, dataset: Dataset, batch_size: int, mesh: jax.sharding.Mesh, with_features: bool
+) -> Callable[[str], Scores]:
+    """Scores a model on a split, by its name; compiled once for all of them."""
+    step = make_eval_step(
+        model.module,
+        image_size=model.image_size,
+        num_groups=len(dataset.info.group_names),
+        with_features=with_features,
     )
-    return evaluate(compile_eval_step(step, mesh), model.variables, batches, mesh)
+    compiled = compile_eval_step(step, mesh)
+
+    def score(split: str) -> Scores:
+        batches = eval_batches(
+            dataset.split(split),
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return evaluate(compiled, model.variables, batches, mesh)
+
+    return score
 
 
 def _result(
@@ -100,6 +125,8 @@ def _result(
             "parameters": num_parameters(model.variables["params"]),
             "step": model.step,
             "objectives": _weights(configs[name]) if name in configs else {"cross_entropy": 1.0},
+            "balancing": _balancing(configs[name]) if name in configs else [],
+            "alarms": alarms(scores[name].counts, training_counts),
         }
     if "teacher" in result:
         groups, taught = dataset.split(split).groups, scores["teacher"].prediction
@@ -113,6 +140,16 @@ def _result(
 
 def _weights(config: ConfigDict) -> dict[str, float]:
     return {name: config[name].weight for name in config.objectives}
+
+
+def _balancing(config: ConfigDict) -> list[str]:
+    """What else debiases a run, beside its objectives."""
+    switches = {
+        "balanced sampling": config.data.balance_groups,
+        "balanced weights": config.cross_entropy.balanced,
+        "group heads": config.student.group_heads,
+    }
+    return [name for name, on in switches.items() if on]
 
 
 def _write_evaluation(
