@@ -105,7 +105,8 @@ def test_probes_see_each_image_once_in_order(run, probed):
 def test_the_table_shows_it(probed):
     result = probed[0]
     lines = tables.comparison(result).splitlines()
-    raised = [(name, text) for name in tables.MODELS for text in result[name]["alarms"]["raised"]]
+    models = [name for name in tables.MODELS if name in result]
+    raised = [(name, text) for name in models for text in result[name]["alarms"]["raised"]]
     assert raised  # these models have hardly begun
     assert lines[-len(raised) :] == [f"alarm, {name}: {text}" for name, text in raised]
     lines = lines[: -len(raised)]

@@ -1,0 +1,99 @@
+"""Each way of debiasing from its config, as a run on digits; and the two controls."""
+
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import placebo, positive_control, teacher
+from configs._debiasing import DEBIASING
+from fairkd_jax.training import evaluate_run, experiment, train
+from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.trained import load_trained
+from fairkd_jax.training.workdir import read_config
+
+ONE = jax.devices()[:1]
+WAYS = [way for way in DEBIASING if way != "adv"]  # which test_methods.py trains with every distiller
+
+
+@pytest.fixture(scope="module")
+def taught(make_config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "teacher"
+    config = make_config(teacher, epochs=4, batch_size=64)
+    config.student.architecture = "efficientnet_mini"
+    train(config, workdir, devices=ONE)
+    return workdir
+
+
+def run(config, taught, workdir, epochs=2):
+    config.teacher.checkpoint, config.teacher.architecture = str(taught), "efficientnet_mini"
+    config.batch_size, config.log_every_steps, config.epochs = 64, 1, epochs
+    config.eval_every_epochs, config.checkpoint_every_steps = float(epochs), 1000
+    train(config, workdir, devices=ONE)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def values(lines, key):
+    return np.array([line[key] for line in lines])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_student_is_debiased_from_its_config(way, make_config, taught, tmp_path):
+    lines = run(make_config(importlib.import_module(f"configs.ckd_{way}")), taught, tmp_path / "run")
+    labels = values(lines, "cross_entropy/loss")
+    assert labels[-5:].mean() < 0.9 * labels[:5].mean()
+    if way == "ratio":
+        np.testing.assert_allclose(
+            values(lines, "gradient_ratio"), values(lines, "adversary/strength"), atol=1e-4
+        )
+    if way == "projection":
+        assert values(lines, "adversary/cosine").any()
+    if way == "critic":
+        assert values(lines, "bias_critic/multiplier").max() > 1.0
+    if way == "mfd":
+        losses = values(lines, "mfd/loss")
+        assert losses[-5:].mean() < losses[:5].mean()
+    # Every line says whether the student collapses or over-corrects.
+    for key in ("classes_predicted", "smallest_class_recall", "prediction_entropy", "leaning_gap", "alarms"):
+        assert np.isfinite(values(lines, f"student/{key}")[-1])
+    result = evaluate_run(tmp_path / "run", devices=ONE)
+    named = {"sampling": "balanced sampling", "weights": "balanced weights", "heads": "group heads"}
+    assert result["student"]["balancing"] == ([named[way]] if way in named else [])
+    config, task = read_config(tmp_path / "run")
+    loaded = load_trained(tmp_path / "run", config, task, which="last", mesh=make_mesh(ONE))
+    width = loaded.variables["params"]["classifier"]["kernel"].shape[1]
+    assert width == (20 if way == "heads" else 10)
+
+
+def test_the_positive_control_shows_the_group_in_every_image(make_config, taught, tmp_path):
+    """At lambda 0 the adversary reads the patch. What lambda does to it: tests/training/test_controls.py."""
+    config = make_config(positive_control)
+    config.adversary.weight = 0.0
+    lines = run(config, taught, tmp_path / "run", epochs=6)
+    assert values(lines, "adversary/accuracy")[-10:].mean() > 0.95
+    dataset = experiment.open_data(config)
+    config.data.control = "none"
+    plain = experiment.open_data(config)
+    for split in ("train", "val", "test"):
+        assert (dataset.split(split).images() != plain.split(split).images()).any(axis=(1, 2, 3)).all()
+
+
+def test_a_placebo_is_shuffled_to_learn_from_alone(make_config, taught, tmp_path, monkeypatch):
+    config = make_config(placebo)
+    seen = []
+    real = experiment.open_dataset
+
+    def opened(*args, **options):
+        seen.append(real(*args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(experiment, "open_dataset", opened)
+    run(config, taught, tmp_path / "run", epochs=1)
+    evaluate_run(tmp_path / "run", devices=ONE)
+    learnt, scored = (dataset.split("train") for dataset in (seen[0], seen[-1]))
+    assert (learnt.groups != scored.groups).any()
+    np.testing.assert_array_equal(learnt.counts, scored.counts)
+    np.testing.assert_array_equal(seen[0].split("val").groups, seen[-1].split("val").groups)
