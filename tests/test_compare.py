@@ -64,7 +64,7 @@ def make_run(tmp_path):
         for part in ("eval", "predictions"):
             (folder / part).mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(config | {"task": task}))
-        (folder / "eval" / "test.json").write_text('{"student": {"accuracy": 0.5}}')
+        (folder / "eval" / "test.json").write_text('{"student": {"accuracy": 0.5}, "checkpoint": "best"}')
         arrays = images | {"student_prediction": prediction.astype(np.int32)}
         write_arrays(folder / "predictions" / "test.npz", arrays)
         return folder
@@ -236,6 +236,9 @@ def test_runs_that_cannot_be_compared_are_refused(make_run, tmp_path):
     other = make_run("other", config_of(1), images=images_of(1))
     assert "evaluated on other test images" in refusal([first, other])
     assert "other classes" in refusal([first, make_run("fish", config_of(1), classes=["cat", "dog", "fish"])])
+    last = make_run("last", config_of(1, 0.0))
+    (last / "eval" / "test.json").write_text('{"student": {}, "checkpoint": "last"}')
+    assert "evaluated at its checkpoint best, " in refusal([first, last])
     assert f"run `python eval.py --workdir {first} --split val` first" in refusal([first, lonely], "val")
     assert "holds no run" in refusal([first, tmp_path / "nowhere"])
 

@@ -176,6 +176,25 @@ def test_what_a_data_set_can_show_is_said_before_training(start):
     assert "at most 0.2" in wrong.stderr
 
 
+def test_what_the_statistics_promise_is_simulated(start):
+    shown = start("scripts/simulate.py", "--trials=2", "--draws=20", "--json=simulated.json")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("3,465 images in 16 classes, at 0.65 accuracy; 2 trials a line")
+    assert shown.stderr.splitlines()[0] == "one model: normal gaps, 0 in the mean"
+    figures = json.loads((start.folder / "simulated.json").read_text())
+    assert len(figures["one model"]) == 3 * 6 + 1
+    assert len(figures["two models"]) == 7
+    assert len(shown.stdout.splitlines()) == 1 + 2 * 3 + 19 + 7
+    config = f"--config={ROOT / 'configs' / 'student.py'}"
+    small = ["--config.data.size=16", "--config.data.image_size=16"]
+    shown = start("scripts/simulate.py", config, *small, "--trials=1", "--draws=9", "--accuracy=0.9")
+    assert shown.returncode == 0, shown.stderr
+    assert "images in 10 classes, at 0.9 accuracy" in shown.stdout
+    wrong = start("scripts/simulate.py", "--accuracy=1.5")
+    assert wrong.returncode == 2
+    assert wrong.stderr == "simulate.py: --accuracy=1.5 must lie between 0 and 1\n"
+
+
 def test_programs_start_once_more_to_tune_the_memory(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(

@@ -87,7 +87,11 @@ def _leaning(known: NDArray[np.int64], training: Floats, min_count: int) -> dict
     if not number:
         return dict.fromkeys(("leaning_gap", "leaning_gap_error", "gaps_turned"), float("nan"))
     gap = (lean * (recall[first] - recall[second]))[usable]
-    error = np.sqrt((variance[first] + variance[second])[usable].sum()) / number
+    # The mean is linear in the recalls, of which pairs share some.
+    factor = np.zeros_like(recall)
+    np.add.at(factor, first, np.where(usable, lean, 0.0))
+    np.add.at(factor, second, -np.where(usable, lean, 0.0))
+    error = np.sqrt(np.sum(factor**2 * np.where(factor == 0, 0.0, variance))) / number
     return {
         "leaning_gap": float(gap.mean()),
         "leaning_gap_error": float(error),

@@ -11,6 +11,7 @@ Floats = NDArray[np.float64]
 
 # E|N(0, 1)|
 HALF_NORMAL = float(np.sqrt(2.0 / np.pi))
+_BORROWED = 20  # images' worth of the class that a cell's variance is mixed with, in `steady_variance`
 
 
 class Gaps(NamedTuple):
@@ -55,6 +56,35 @@ def pairwise_gaps(correct: NDArray[np.generic], total: NDArray[np.generic], min_
     )
 
 
+def steady_variance(
+    correct: NDArray[np.generic], total: NDArray[np.generic], enough: NDArray[np.bool_]
+) -> Floats:
+    """Sampling variance of the recall of every cell, steadied by that of its class.
+
+    r (1 - r) / (n - 1) is unbiased, and all but a guess where n is small: 0 where r is 0 or 1. An interval of
+    the mean |gap| made with it is too narrow (one of 95 % covers 88 % with cells of 2 to 107 images). The
+    variance of one image is here the mean of the cell's own, n times, and its class's over all groups, 20
+    times: unbiased, too, where groups do not differ, and a little too large where they differ much.
+
+    Args:
+      correct: [G, C], examples of the class that were recognised.
+      total: [G, C], examples of the class.
+      enough: [G, C], the cells in question.
+
+    Returns:
+      [G, C]; 0 in other cells.
+    """
+    hits, sizes = np.where(enough, correct, 0.0), np.where(enough, total, 0.0)
+
+    def of_one_image(hits: Floats, sizes: Floats) -> Floats:
+        share = divide(hits, sizes)
+        return divide(share * (1.0 - share) * sizes, sizes - 1.0)
+
+    own, of_class = of_one_image(hits, sizes), of_one_image(hits.sum(axis=0), sizes.sum(axis=0))
+    mixed = divide(sizes * own + _BORROWED * of_class, sizes + _BORROWED)
+    return np.where(enough, divide(mixed, sizes), 0.0)
+
+
 def pairs_of(groups: int) -> tuple[list[tuple[int, int]], list[int], list[int]]:
     """All pairs (a, b) of groups with a < b; and their first and their second members."""
     pairs = list(combinations(range(groups), 2))
@@ -73,6 +103,15 @@ def differences(recall: Floats, enough: NDArray[np.bool_]) -> Floats:
     """
     _, first, second = pairs_of(len(enough))
     return np.where(enough[first] & enough[second], recall[..., first, :] - recall[..., second, :], np.nan)
+
+
+def mean_abs_gap(correct: Floats, total: ArrayLike, min_count: int = 2) -> Floats:
+    """Mean |gap| over all classes of all pairs of groups, for many draws: [..., G, C] -> [...]."""
+    sizes = np.asarray(total)
+    recall = divide(correct, np.broadcast_to(sizes, correct.shape))
+    gaps = np.abs(differences(recall, sizes >= min_count))
+    usable = np.isfinite(gaps)
+    return divide(np.where(usable, gaps, 0.0).sum(axis=(-2, -1)), usable.sum(axis=(-2, -1)))
 
 
 def chance_floor(variance: Floats) -> float:

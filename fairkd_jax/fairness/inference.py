@@ -5,56 +5,68 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
+from scipy.optimize import brentq
 
-from fairkd_jax.fairness.gaps import HALF_NORMAL, Floats, differences, divide
+from fairkd_jax.fairness.gaps import HALF_NORMAL, Floats, divide, mean_abs_gap, pairs_of, steady_variance
 
 DRAWS = 10_000
-_STEPS = 60  # of a bisection: to 1e-18 of where it begins
 
 
 def corrected_interval(
-    difference: Floats, variance: Floats, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+    correct: ArrayLike,
+    total: ArrayLike,
+    *,
+    min_count: int = 2,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Interval of the mean |true gap|, by inverting a test.
 
     True gaps are modelled as N(0, t^2) (see `corrected_mean_abs`). It holds all t for which the observed mean
-    |d| lies between the outer quantiles of mean |N(0, t^2 + V)|. A bootstrap of the mean |d| would add the
-    sampling noise a second time.
+    |d| lies between the outer quantiles of mean |N(0, t^2 + V)|, where gaps of pairs that share a group
+    share its deviation, and V is `steady_variance`. A bootstrap of the mean |d| would add the sampling noise
+    a second time. `simulation` shows what it covers: where few classes hold all the gap, less than it says.
 
     Args:
-      difference: [N] observed gaps.
-      variance: [N] their sampling variances.
+      correct: int [G, C], examples that were recognised.
+      total: int [G, C], examples.
+      min_count: cells with fewer examples are left out; at least 2.
       level: of confidence.
       draws: of the simulation.
       seed: of the simulation.
 
     Returns:
       Lower and upper end, in units of the mean |gap|; both 0 where the gaps are smaller than chance allows
-      for any t, NaN for an empty list.
+      for any t, or all recalls of every class are 0 or 1 alike; NaN where no class has two groups to compare.
     """
-    if not difference.size:
+    hits, sizes = np.asarray(correct, np.int64), np.asarray(total, np.int64)
+    enough = comparable(sizes, min_count)
+    if not enough.any():
         return float("nan"), float("nan")
-    observed = float(np.mean(np.abs(difference)))
-    normal = np.abs(np.random.default_rng(seed).standard_normal((draws, difference.size)))
+    observed = float(mean_abs_gap(hits.astype(float), sizes, min_count))
+    variance = steady_variance(hits, sizes, enough)
+    pairs, first, second = pairs_of(len(sizes))
+    counted = (enough[first] & enough[second]).astype(float)
+    normal = np.random.default_rng(seed).standard_normal((len(sizes), draws, sizes.shape[1]))
 
-    def quantile(t: float, share: float) -> float:
-        # The same draws for every t: the quantile then rises with t, without jumps.
-        return float(np.quantile(normal @ np.sqrt(t * t + variance) / difference.size, share))
+    def excess(t: float, share: float) -> float:
+        """Of a quantile over what is observed. The same draws for every t: it then changes without jumps."""
+        drawn = normal * np.sqrt(0.5 * t * t + variance)[:, None, :]
+        gaps = [np.abs(drawn[a] - drawn[b]) @ row for (a, b), row in zip(pairs, counted, strict=True)]
+        return float(np.quantile(np.sum(gaps, axis=0) / counted.sum(), share)) - observed
 
-    def largest(share: float) -> float:
+    def reached(share: float) -> float:
         """The t at which a quantile reaches what is observed; 0 where it lies above it from the start."""
-        low, high = 0.0, max(observed, 1e-12)
-        if quantile(0.0, share) >= observed:
+        if excess(0.0, share) >= 0.0:
             return 0.0
-        while quantile(high, share) < observed:
+        high = max(observed, 1e-12)
+        while excess(high, share) < 0.0:
             high *= 2.0
-        for _ in range(_STEPS):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if quantile(middle, share) < observed else (low, middle)
-        return high
+        return float(brentq(excess, 0.0, high, args=(share,), xtol=1e-12))
 
     outside = 0.5 * (1.0 - level)
-    return HALF_NORMAL * largest(1.0 - outside), HALF_NORMAL * largest(outside)
+    return HALF_NORMAL * reached(1.0 - outside), HALF_NORMAL * reached(outside)
 
 
 def comparable(total: NDArray[np.int64], min_count: int) -> NDArray[np.bool_]:
@@ -110,15 +122,6 @@ def any_bias_test(
     drawn[:, -1] = remaining
     permuted = heterogeneity(drawn, np.broadcast_to(sizes.astype(float), drawn.shape), enough)
     return float((1 + np.sum(permuted >= observed * (1.0 - 1e-9))) / (1 + draws))
-
-
-def mean_abs_gap(correct: Floats, total: ArrayLike, min_count: int = 2) -> Floats:
-    """Mean |gap| over all classes of all pairs of groups, for many draws: [..., G, C] -> [...]."""
-    sizes = np.asarray(total)
-    recall = divide(correct, np.broadcast_to(sizes, correct.shape))
-    gaps = np.abs(differences(recall, sizes >= min_count))
-    usable = np.isfinite(gaps)
-    return divide(np.where(usable, gaps, 0.0).sum(axis=(-2, -1)), usable.sum(axis=(-2, -1)))
 
 
 def newcombe(correct: ArrayLike, total: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
@@ -215,7 +218,7 @@ def paired_comparison(
     Returns:
       `difference` (A minus B); `p`, of swapping the models' answers image by image, which changes something
       where they differ; and `low` and `high`, of a bootstrap of the images within each group and class, about
-      the observed difference (basic interval). NaN where nothing can be compared.
+      the observed difference, by their spread about their own mean. NaN where nothing can be compared.
     """
     both, only_a, only_b, neither = np.asarray(outcomes, np.int64)
     total = both + only_a + only_b + neither
@@ -238,6 +241,6 @@ def paired_comparison(
     return {
         "difference": observed,
         "p": float((1 + extreme) / (1 + draws)) if np.isfinite(observed) else float("nan"),
-        "low": float(2.0 * observed - high),
-        "high": float(2.0 * observed - low),
+        "low": float(observed + low - np.mean(sampled)),
+        "high": float(observed + high - np.mean(sampled)),
     }

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fairkd_jax.fairness.bootstrap import percentile_intervals
 from fairkd_jax.fairness.distributions import bias_amplification, demographic_parity, equalized_odds
 from fairkd_jax.fairness.gaps import (
     Floats,
@@ -25,31 +26,46 @@ from fairkd_jax.fairness.inference import (
 )
 
 Summary = dict[str, Any]
-Integers = NDArray[np.int64]
+Integers = NDArray[np.integer[Any]]
+RESAMPLED = ("accuracy", "macro_recall", "f1")  # and the accuracy by group
 
 
-def _classification(confusion: Integers) -> Summary:
+def _classification(confusion: Integers) -> dict[str, Floats]:
     """Accuracy, precision, recall and F1 as scikit-learn defines them, with `zero_division=0`.
 
     Args:
-      confusion: [C, C], rows are labels.
+      confusion: [..., C, C], rows are labels.
 
     Returns:
-      Scores; NaN where there are no examples. Macro averages run over the classes that occur as a label or as
-      a prediction.
+      Scores, [...] each; NaN where there are no examples. Macro averages run over the classes that occur as a
+      label or as a prediction.
     """
-    hits, support, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    hits, support = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1)
+    predicted = confusion.sum(axis=-2)
     scores = {
         "precision": np.nan_to_num(divide(hits, predicted)),
         "recall": np.nan_to_num(divide(hits, support)),
         "f1": np.nan_to_num(divide(2 * hits, support + predicted)),
     }
-    total, occurs = support.sum(), support + predicted > 0
-    summary: Summary = {"accuracy": float(divide(hits.sum(), total))}
+    total, occurs = support.sum(axis=-1), support + predicted > 0
+    result = {"accuracy": divide(hits.sum(axis=-1), total)}
     for name, score in scores.items():
-        summary[name] = float(divide(score @ support, total))
-        summary[f"macro_{name}"] = float(divide(score[occurs].sum(), occurs.sum()))
-    return summary
+        result[name] = divide((score * support).sum(axis=-1), total)
+        result[f"macro_{name}"] = divide(score.sum(axis=-1), occurs.sum(axis=-1))
+    return result
+
+
+def _accuracy_by_group(known: Integers) -> Floats:
+    """[..., G, C, C] -> [..., G], NaN where a group has no examples."""
+    return divide(np.trace(known, axis1=-2, axis2=-1), known.sum(axis=(-2, -1)))
+
+
+def _resampled(counts: Integers) -> dict[str, Floats]:
+    """The measures of which the bootstrap tells intervals: [D, G + 1, C, C] -> [D] or [D, G] each."""
+    scores = _classification(counts.sum(axis=1))
+    return {name: scores[name] for name in RESAMPLED} | {
+        "accuracy_by_group": _accuracy_by_group(counts[:, :-1])
+    }
 
 
 def _not_estimable(total: Integers, min_count: int) -> list[Summary]:
@@ -109,7 +125,9 @@ def _disparities(correct: Integers, total: Integers, min_count: int, draws: int)
     recall, enough = divide(correct, total), total >= min_count
     drawn: Summary = {}
     if draws:
-        drawn["corrected_interval"] = list(corrected_interval(difference, variance, draws=draws))
+        drawn["corrected_interval"] = list(
+            corrected_interval(correct, total, min_count=min_count, draws=draws)
+        )
         drawn["any_bias_p"] = any_bias_test(correct, total, min_count=min_count, draws=draws)
     return {
         "disparity": _signed_disparity(gaps, recall, enough).tolist(),
@@ -150,7 +168,7 @@ def summarize(
       min_count: A class is compared between groups that have at least so many examples of it; 2 or more.
       small_count: Classes compared with fewer examples than this in some group are listed as small.
       training_counts: int [G, C] of the training images, for the bias amplification; None leaves it out.
-      draws: Of simulations, for corrected_interval and any_bias_p; 0 leaves these out.
+      draws: Of simulations, for corrected_interval, any_bias_p and intervals; 0 leaves these out.
 
     Returns:
       Python numbers and lists, ready for json. Whatever cannot be estimated is NaN, never 0:
@@ -161,7 +179,9 @@ def summarize(
       over the classes), num_gaps, mean_abs_disparity, max_abs_disparity, floor (the mean |d| that chance
       alone would show), corrected_mean_abs_disparity with corrected_interval (95 %), any_bias_p (of no bias
       at all), d2, worst_group_recall, worst_group, equalized_odds, demographic_parity, bias_amplification,
-      not_estimable (class, counts, reason), small_classes.
+      intervals (95 %, of accuracy, macro_recall, f1 and each of accuracy_by_group, by the bootstrap: not of
+      measures that sampling noise moves one way, see `percentile_intervals`), not_estimable (class, counts,
+      reason), small_classes.
     """
     tensor = np.asarray(counts)
     if tensor.ndim != 3 or tensor.shape[0] < 1 or tensor.shape[1] != tensor.shape[2]:
@@ -172,23 +192,25 @@ def summarize(
     confusion, known = tensor.sum(axis=0), tensor[:-1]
     correct, total = np.diagonal(known, axis1=1, axis2=2), known.sum(axis=2)
     compared = (total >= min_count).sum(axis=0) >= 2
-    amplification = {}
+    optional: Summary = {}
     if training_counts is not None:
-        amplification["bias_amplification"] = bias_amplification(known, training_counts)
+        optional["bias_amplification"] = bias_amplification(known, training_counts)
+    if draws:
+        optional["intervals"] = percentile_intervals(tensor, _resampled, draws=draws)
     small = compared & ((total >= min_count) & (total < small_count)).any(axis=0)
     return {
         "num_examples": int(confusion.sum()),
         "num_known_group": int(total.sum()),
-        **_classification(confusion),
+        **{name: float(score) for name, score in _classification(confusion).items()},
         "per_class": divide(np.diag(confusion), confusion.sum(axis=1)).tolist(),
         "counts_by_class": confusion.sum(axis=1).tolist(),
-        "accuracy_by_group": divide(correct.sum(axis=1), total.sum(axis=1)).tolist(),
+        "accuracy_by_group": _accuracy_by_group(known).tolist(),
         "recall_by_group": divide(correct, total).tolist(),
         "counts_by_group": total.tolist(),
         **_disparities(correct, total, min_count, draws),
         "equalized_odds": equalized_odds(known, min_count),
         "demographic_parity": demographic_parity(known, min_count),
-        **amplification,
+        **optional,
         "not_estimable": _not_estimable(total, min_count),
         "small_classes": np.flatnonzero(small).tolist(),
     }

@@ -27,6 +27,8 @@ LEARNING_RATES = np.array([1e-4, 4e-4, 1.5e-3, 6e-3, 2.5e-2])
 STEPS, VALIDATE_EVERY, BATCH = 1000, 50, 256
 WEIGHT_DECAY = 1e-3
 _NORMAL_95 = 1.959964
+# Groups with fewer test images of a class are not reported on: one image would stand for half of its class.
+TEST_COUNT = 10
 _CONSTANT = 1e-6  # a column whose deviation is a smaller share of its mean than this holds rounding alone
 
 
@@ -93,19 +95,26 @@ def probe(
       seed: of initial values and minibatches.
 
     Returns:
-      What `readability` says of the test images; the restart and the step that were chosen (step 0: no probe
-      was better than the label alone). Where nothing can be compared, NaN or None, and the `reason` in words.
+      What `readability` says of the test images; the restart and the step that were chosen; and `left_out`,
+      the groups of a class [group, class] with fewer than `TEST_COUNT` test images, which are not reported
+      on. Where no probe was better than the label alone (step 0) there is no interval, and where nothing can
+      be compared nothing at all: NaN or None, and the `reason` in words.
     """
     samples = {"training": train, "validation": validation, "test": test}
     counts = {split: _counts(sample, num_groups, num_classes) for split, sample in samples.items()}
-    weights = {split: cell_weights(own, counts["training"]) for split, own in counts.items()}
+    least = {"test": TEST_COUNT}
+    weights = {
+        split: cell_weights(own, counts["training"], least.get(split, 1)) for split, own in counts.items()
+    }
+    small = np.argwhere((counts["test"] > 0) & (weights["test"] == 0)).tolist()
     for split, cells in weights.items():
         if not cells.any():
             also = "" if split == "training" else f" and in {split}"
-            return _nothing(f"no class has images of two known groups in training{also}")
+            enough = f" ({TEST_COUNT} each)" if split == "test" else ""
+            return _nothing(f"no class has images of two known groups in training{also}{enough}", small)
         samples[split] = _entering(samples[split], cells)
         if not np.isfinite(samples[split].features).all():
-            return _nothing(f"the features of {split} images are not finite")
+            return _nothing(f"the features of {split} images are not finite", small)
     rows = _rows(samples, weights, num_classes)
     present = counts["training"].T > 0
     # Drawn by their weight, images need none in the loss, where that of a rare one would be a jolt.
@@ -113,21 +122,27 @@ def probe(
     batches = draws.astype(np.int32).reshape(-1, VALIDATE_EVERY, BATCH)
     fitted = _fit(jax.random.key(seed), batches, *rows, present, hidden=tuple(hidden))
     logits, restart, step = jax.device_get(fitted)
-    return readability(logits, *rows[2][1:], present) | {"restart": int(restart), "step": int(step)}
+    found = readability(logits, *rows[2][1:], present) | {"restart": int(restart), "step": int(step)}
+    if not step:
+        found |= {"standard_error": float("nan"), "interval": [float("nan")] * 2}
+        found["reason"] = "no probe was better than the label alone"
+    return found | {"left_out": small}
 
 
-def cell_weights(counts: ArrayLike, training_counts: ArrayLike) -> Floats:
+def cell_weights(counts: ArrayLike, training_counts: ArrayLike, min_count: int = 1) -> Floats:
     """Weights under which the groups of each class are equally frequent: n_y / (G n_yg).
 
     Args:
       counts: int [G, C], images of the split that is weighed.
       training_counts: int [G, C].
+      min_count: images that a cell must have here.
 
     Returns:
-      float64 [G, C], of an image; 0 for a cell without images here or in training, and in classes with fewer
-      than two other cells. n_y counts the images that enter.
+      float64 [G, C], of an image; 0 for a cell without enough images here, or any in training, and in classes
+      with fewer than two other cells. n_y counts the images that enter.
     """
-    enters = comparable(np.minimum(counts, training_counts), 1)
+    enough = np.asarray(counts) >= min_count
+    enters = comparable(np.where(enough, np.minimum(counts, training_counts), 0), 1)
     entering = np.where(enters, counts, 0.0)
     per_class = np.broadcast_to(entering.sum(axis=0, keepdims=True), entering.shape)
     return np.divide(per_class, len(entering) * entering, out=np.zeros_like(entering), where=enters)
@@ -171,12 +186,12 @@ def readability(
     }
 
 
-def _nothing(reason: str) -> dict[str, Any]:
+def _nothing(reason: str, left_out: list[list[int]]) -> dict[str, Any]:
     numbers: dict[str, Any] = dict.fromkeys(
         ("advantage", "standard_error", "accuracy", "label_accuracy"), float("nan")
     )
     numbers |= {"interval": [float("nan")] * 2, "num_images": 0, "restart": None, "step": None}
-    return numbers | {"reason": reason}
+    return numbers | {"reason": reason, "left_out": left_out}
 
 
 def _counts(sample: Sample, num_groups: int, num_classes: int) -> NDArray[np.int64]:

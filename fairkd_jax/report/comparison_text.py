@@ -126,7 +126,7 @@ def _said(entry: Mapping[str, Any], tests: int) -> list[str]:
         too = " too" * (gap["verdict"] == accuracy["verdict"])
         lines = [
             _sentence("Mean absolute disparity", gap, seeds, tests),
-            _sentence("Accuracy", accuracy, seeds, 1, too),
+            _sentence("Accuracy", accuracy, seeds, tests, too),
         ]
     if gap["mean"] < 0.0 and accuracy["mean"] < 0.0:
         lines.append(_CONSTANT)

@@ -22,7 +22,7 @@ MEASURES = (
     "d2",
     "worst_group_recall",
 )
-_MAD = "mean_abs_disparity"
+_JUDGED = ("mean_abs_disparity", "accuracy")
 # They are those of a teacher that a run trains itself, and stay empty where it is given one.
 _OWN_TEACHER = ("teacher.pretrained", "teacher.image_size")
 _LONGEST_NAME = 60
@@ -37,6 +37,7 @@ class Run(NamedTuple):
       config: with the task as its "task", without what may differ between the runs of one arm.
       given_teacher: whether its teacher is another run's.
       teacher: fingerprint of its teacher; empty where it has none.
+      checkpoint: which one was evaluated: "best", "last" or a step.
       label: int [N] in [0, C).
       group: int [N], -1 where unknown.
       prediction: int [N] in [0, C).
@@ -48,6 +49,7 @@ class Run(NamedTuple):
     config: dict[str, Any]
     given_teacher: bool
     teacher: str
+    checkpoint: str
     label: NDArray[np.int64]
     group: NDArray[np.int64]
     prediction: NDArray[np.int64]
@@ -72,7 +74,7 @@ def compare_runs(folders: Sequence[Path], *, split: str = "test", draws: int = D
     Returns:
       What was measured, ready for `jsonable`: `arms`, each with its `name`, `runs` (folder, seed and
       measures), and `mean` and `deviation` over them; and `comparisons`, one for every arm but the first, see
-      `_compared`, with `holm_p` over them of the mean absolute disparity.
+      `_compared`, with `holm_p` over them of what is judged.
 
     Raises:
       UsageError: a folder holds no evaluated run, or the runs cannot be compared.
@@ -89,9 +91,10 @@ def compare_runs(folders: Sequence[Path], *, split: str = "test", draws: int = D
         for name, arm in zip(names, arms, strict=True)
     ]
     comparisons = [_compared(arms, names, described, number, draws) for number in range(1, len(arms))]
-    adjusted = holm([comparison["over_seeds"][_MAD]["p"] for comparison in comparisons])
-    for comparison, p in zip(comparisons, adjusted.tolist(), strict=True):
-        _judge(comparison, p)
+    for key in _JUDGED:
+        adjusted = holm([comparison["over_seeds"][key]["p"] for comparison in comparisons])
+        for comparison, p in zip(comparisons, adjusted.tolist(), strict=True):
+            _judge(comparison, key, p)
     return {
         "split": split,
         **{key: task.get(key) for key in ("dataset", "class_names", "group_names")},
@@ -113,8 +116,10 @@ def read_run(folder: Path, split: str) -> Run:
     if not (evaluation.exists() and predictions.exists()):
         raise UsageError(f"{folder} was not evaluated on {split}; run `{command}` first")
     with reading(str(evaluation), f"run `{command}` again"):
-        if "student" not in json.loads(evaluation.read_text(encoding="utf-8")):
+        written = json.loads(evaluation.read_text(encoding="utf-8"))
+        if "student" not in written:
             raise ValueError("no student in it")
+        checkpoint = str(written["checkpoint"])
     with (
         reading(str(predictions), f"run `{command}` again"),
         predictions.open("rb") as file,
@@ -133,7 +138,8 @@ def read_run(folder: Path, split: str) -> Run:
         if max(label.max(), prediction.max()) >= classes:
             raise ValueError(f"labels beyond the {classes} classes")
     with reading(str(folder / "config.json"), "train the run anew"):
-        return Run(folder, *_identity(plain(config), dict(task)), label, group, prediction, ids)
+        identity = _identity(plain(config), dict(task))
+        return Run(folder, *identity, checkpoint, label, group, prediction, ids)
 
 
 def _identity(config: dict[str, Any], task: dict[str, Any]) -> tuple[int, dict[str, Any], bool, str]:
@@ -149,6 +155,11 @@ def _check_same_images(first: Run, other: Run, split: str) -> None:
     for key, words in (("class_names", "classes"), ("group_names", "groups")):
         if first.task[key] != other.task[key]:
             raise UsageError(f"{first.folder} and {other.folder} have other {words}; they cannot be compared")
+    if first.checkpoint != other.checkpoint:
+        raise UsageError(
+            f"{first.folder} was evaluated at its checkpoint {first.checkpoint}, {other.folder} at"
+            f" {other.checkpoint}; evaluate both at the same with eval.py --checkpoint"
+        )
     for name in ("ids", "label", "group"):
         if not np.array_equal(getattr(first, name), getattr(other, name)):
             raise UsageError(
@@ -247,7 +258,7 @@ def _compared(
     paired: dict[str, Any] = {}
     for key in MEASURES[:-1]:
         gap = [measured[0][seed][key] - measured[1][seed][key] for seed in seeds]
-        tests = len(arms) - 1 if key == _MAD else 1
+        tests = len(arms) - 1 if key in _JUDGED else 1
         paired[key] = {"differences": gap} | over_seeds(gap, tests=tests)._asdict()
     runs = [[side[seed] for seed in seeds] for side in by_seed]
     first = runs[0][0]
@@ -283,9 +294,8 @@ def _teachers(arm: Arm, reference: Arm) -> str:
     return "same" if same else "other"
 
 
-def _judge(comparison: dict[str, Any], holm_p: float) -> None:
-    """Adds `holm_p` of the mean absolute disparity, and the `verdict` on it and on the accuracy."""
-    found = comparison["over_seeds"]
-    found[_MAD]["holm_p"] = holm_p
-    for key, p in ((_MAD, holm_p), ("accuracy", found["accuracy"]["p"])):
-        found[key]["verdict"] = verdict(found[key]["mean"], p, len(comparison["seeds"]))
+def _judge(comparison: dict[str, Any], key: str, holm_p: float) -> None:
+    """Adds `holm_p` of a measure, and the `verdict` on it."""
+    found = comparison["over_seeds"][key]
+    found["holm_p"] = holm_p
+    found["verdict"] = verdict(found["mean"], holm_p, len(comparison["seeds"]))

@@ -82,3 +82,28 @@ def test_sharded_batch_gives_the_same_counts():
     batch = sample(6, batch=64)
     counts = count(*(jax.device_put(a, rows) for a in batch))
     np.testing.assert_array_equal(counts, loop_counts(*batch))
+
+
+def test_a_sharded_padded_last_batch_of_several_models():
+    """11 examples on eight devices, five of which hold padding alone, with whatever stands there."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    group, label, _, mask = sample(7, batch=32)
+    group[:3] = -1
+    mask[:], mask[:11] = 0.0, 1.0
+    group[11:], label[11:] = GROUPS - 1, -1
+    predictions = np.stack([sample(seed, batch=32)[2] for seed in (8, 9)])
+    predictions[:, 11:] = CLASSES + 1
+
+    def of_all(*batch):
+        return jax.vmap(count, in_axes=(None, None, 0, None))(*batch)
+
+    specs = [PartitionSpec("data")] * 2 + [PartitionSpec(None, "data"), PartitionSpec("data")]
+    batch = (group, label, predictions, mask)
+    placed = [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(batch, specs, strict=True)]
+    counts = jax.jit(of_all)(*placed)
+    assert counts.dtype == jnp.int32
+    assert counts.shape == (2, GROUPS + 1, CLASSES, CLASSES)
+    for found, prediction in zip(counts, predictions, strict=True):
+        np.testing.assert_array_equal(found, loop_counts(group, label, prediction, mask))
+        assert found.sum() == 11
+        assert found[GROUPS].sum() == np.sum(group[:11] == -1)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from fairlearn.metrics import MetricFrame
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support, recall_score
 
-from fairkd_jax.fairness import inflation, summarize
+from fairkd_jax.fairness import inflation
+from fairkd_jax.fairness.metrics import summarize as with_draws
 
 MEANS = (
     "mean_abs_disparity",
@@ -21,12 +23,22 @@ MEANS = (
     "d2",
     "worst_group_recall",
 )
+summarize = partial(with_draws, draws=0)
 close = {"rel": 1e-12, "abs": 1e-12, "nan_ok": True}
 
 
 def count_tensors(groups=(2, 3), high=12):
     shapes = st.tuples(st.sampled_from([g + 1 for g in groups]), st.integers(2, 5)).map(lambda s: (*s, s[1]))
-    return shapes.flatmap(lambda shape: arrays(np.int32, shape, elements=st.integers(0, high)))
+    counts = shapes.flatmap(lambda shape: arrays(np.int32, shape, elements=st.integers(0, high)))
+    return st.builds(without_some_cells, counts, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.2]))
+
+
+def without_some_cells(counts, seed, share):
+    """No examples of some classes in some groups, of some groups, and of some classes."""
+    rng = np.random.default_rng(seed)
+    kept = rng.random(counts.shape[:2]) >= share
+    kept &= rng.random(counts.shape[:1])[:, None] >= share / 4
+    return counts * (kept & (rng.random(counts.shape[1:2]) >= share / 4))[..., None]
 
 
 def examples(counts):
@@ -86,24 +98,53 @@ def test_scores_equal_scikit_learn(counts):
 
 
 @settings(max_examples=25, deadline=None)
-@given(counts=count_tensors())
-def test_recalls_equal_fairlearn(counts):
+@given(counts=count_tensors(groups=(2, 3, 5)))
+def test_recalls_and_their_gaps_equal_fairlearn(counts):
     group, label, prediction = examples(counts)
     known = group >= 0
     assume(known.sum() > 1)  # fairlearn squeezes a single example away
-    frame = MetricFrame(
+    by_class = MetricFrame(
         metrics=accuracy_score,
         y_true=label[known],
         y_pred=prediction[known],
         sensitive_features=group[known],
         control_features=label[known],
-    )
-    expected = np.full((counts.shape[0] - 1, counts.shape[1]), np.nan)
-    for (c, g), value in frame.by_group.items():
-        expected[int(g), int(c)] = value
+    ).by_group
+    shape = (counts.shape[0] - 1, counts.shape[1])
+    recall, sizes = np.full(shape, np.nan), np.zeros(shape)
+    for (c, g), value in by_class.items():
+        recall[int(g), int(c)], sizes[int(g), int(c)] = value, np.sum((group == g) & (label == c))
     summary = summarize(counts)
-    np.testing.assert_allclose(summary["recall_by_group"], expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(np.isnan(expected), np.array(summary["counts_by_group"]) == 0)
+    np.testing.assert_allclose(summary["recall_by_group"], recall, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(summary["counts_by_group"], sizes)
+    gaps = np.full(shape[1], np.nan)
+    for c, (values, n) in enumerate(zip(recall.T, sizes.T, strict=True)):
+        if len(usable := values[n >= 2]) >= 2:
+            gaps[c] = usable.max() - usable.min()
+    np.testing.assert_allclose(np.abs(summary["disparity"]), gaps, atol=1e-12)
+    expected = np.max(gaps, initial=-1.0, where=np.isfinite(gaps))
+    assert summary["max_abs_disparity"] == pytest.approx(expected if expected >= 0 else math.nan, **close)
+
+
+@settings(max_examples=25, deadline=None)
+@given(counts=count_tensors(groups=(2, 3, 5)))
+def test_accuracy_by_group_and_recall_by_class_are_theirs(counts):
+    group, label, prediction = examples(counts)
+    known = group >= 0
+    assume(known.sum() > 1)
+    frame = MetricFrame(
+        metrics=accuracy_score,
+        y_true=label[known],
+        y_pred=prediction[known],
+        sensitive_features=group[known],
+    )
+    summary = summarize(counts)
+    accuracy = [frame.by_group.get(g, math.nan) for g in range(counts.shape[0] - 1)]
+    np.testing.assert_allclose(summary["accuracy_by_group"], accuracy, rtol=1e-12, atol=1e-12)
+    classes = np.arange(counts.shape[1])
+    recall = recall_score(label, prediction, labels=classes, average=None, zero_division=np.nan)
+    np.testing.assert_allclose(summary["per_class"], recall, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(summary["counts_by_class"], np.bincount(label, minlength=len(classes)))
 
 
 @settings(max_examples=100, deadline=None)
@@ -212,7 +253,7 @@ def test_what_cannot_be_estimated_is_nan_with_a_reason(shape, fill):
 
 def test_summary_survives_json():
     counts = np.random.default_rng(0).integers(0, 4, (3, 4, 4))
-    summary = summarize(counts)
+    summary = with_draws(counts, draws=50)
     np.testing.assert_equal(json.loads(json.dumps(summary)), summary)
 
 
@@ -265,13 +306,19 @@ def test_mistakes_are_named():
 
 def test_draws_and_training_counts_can_be_left_out_and_added():
     counts = np.random.default_rng(0).integers(5, 50, (3, 4, 4))
-    summary = summarize(counts, draws=0)
-    assert not {"corrected_interval", "any_bias_p", "bias_amplification"} & summary.keys()
-    whole = summarize(counts, draws=200, training_counts=counts[:2].sum(axis=2))
+    summary = summarize(counts)
+    assert not {"corrected_interval", "any_bias_p", "intervals", "bias_amplification"} & summary.keys()
+    whole = with_draws(counts, draws=200, training_counts=counts[:2].sum(axis=2))
     low, high = whole["corrected_interval"]
     assert low <= whole["corrected_mean_abs_disparity"] <= high
     assert 0 < whole["any_bias_p"] <= 1
     assert np.isfinite(whole["bias_amplification"])
+    intervals = whole["intervals"]
+    assert intervals.keys() == {"accuracy", "macro_recall", "f1", "accuracy_by_group"}
+    for name in ("accuracy", "macro_recall", "f1"):
+        assert intervals[name][0] < whole[name] < intervals[name][1]
+    for (low, high), accuracy in zip(intervals["accuracy_by_group"], whole["accuracy_by_group"], strict=True):
+        assert low < accuracy < high
     (pair,) = whole["pairs"]
     assert all(a <= d <= b for a, d, b in zip(pair["low"], pair["disparity"], pair["high"], strict=True))
     assert all(p <= adjusted for p, adjusted in zip(pair["p"], pair["holm_p"], strict=True))

@@ -74,10 +74,13 @@ def test_what_only_the_label_tells_is_no_advantage(shares, hidden):
     """With the second shares, 92 % of the groups can be guessed from the label, which the features tell."""
     found = ask(splits(shares=shares, seed=3), hidden=hidden)
     low, high = found["interval"]
-    assert abs(found["advantage"]) <= 3 * found["standard_error"]
+    if found["step"]:
+        assert abs(found["advantage"]) <= 3 * found["standard_error"]
+        assert low <= found["advantage"] <= high
+        assert high - low < 0.1
+    else:
+        assert found["advantage"] == 0
     assert found["advantage"] > -0.03
-    assert low <= found["advantage"] <= high
-    assert high - low < 0.1
     assert found["accuracy"] == pytest.approx(0.5, abs=0.1)
     assert found["label_accuracy"] == pytest.approx(0.5)
 
@@ -93,7 +96,9 @@ def test_what_a_probe_learns_by_heart_does_no_harm():
 def test_a_guess_costs_nothing_to_the_last_digit():
     """Where features are constant, no probe is better than the start on the validation images."""
     found = ask(splits(lambda rng, sample: sample._replace(features=np.full_like(sample.features, 0.3))))
-    assert found["step"] == found["advantage"] == found["standard_error"] == 0
+    assert found["step"] == found["advantage"] == 0
+    assert found["reason"] == "no probe was better than the label alone"
+    assert np.isnan([found["standard_error"], *found["interval"]]).all()  # not for certain
     assert found["accuracy"] == found["label_accuracy"] == pytest.approx(0.5)
     label, group = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 0, 2])
     present = np.array([[True] * 3, [True, False, True]])
@@ -148,7 +153,20 @@ def test_more_than_two_groups_and_classes_that_lack_some():
     stray = np.array([[100.0] * WIDTH] * 3, np.float32)
     more = (stray, np.array([0, 1, 1]), np.array([1, 0, 2]))
     strayed = Sample(*(np.concatenate(parts) for parts in zip(test, more, strict=True)))
-    same(ask([*samples[:2], strayed], num_groups=3), found)
+    again = ask([*samples[:2], strayed], num_groups=3)
+    assert again.pop("left_out") == [[0, 1], [1, 0], [1, 1], [2, 1]]
+    assert found.pop("left_out") == [[1, 1]]
+    same(again, found)
+
+
+def test_a_group_with_few_test_images_of_a_class_is_not_reported_on():
+    """One image would stand for half of its class."""
+    samples = splits(line)
+    test = samples[2]
+    keep = (test.label != 0) | (test.group != 1) | (np.cumsum((test.label == 0) & (test.group == 1)) <= 3)
+    found = ask([*samples[:2], Sample(*(part[keep] for part in test))])
+    assert found["left_out"] == [[0, 0], [1, 0]]
+    assert found["num_images"] == np.sum(test.label != 0)
 
 
 @pytest.mark.parametrize("split", ["training", "validation", "test"])
@@ -158,6 +176,7 @@ def test_where_nothing_can_be_compared_it_says_why(split):
     samples[split] = alone._replace(group=np.where(alone.label < 2, 0, -1))
     found = ask(samples.values())
     also = "" if split == "training" else f" and in {split}"
+    also += " (10 each)" * (split == "test")
     assert found["reason"] == f"no class has images of two known groups in training{also}"
     assert np.isnan([found[key] for key in NATS] + found["interval"]).all()
     assert found["num_images"] == 0
