@@ -26,6 +26,7 @@ class Split:
 
     Attributes:
       name: "train", "val" or "test".
+      size: side of the images in pixels.
       ids: the published file name or manifest path of each example.
       labels: int32 [N].
       groups: int32 [N], -1 = unknown.
@@ -67,7 +68,7 @@ class Split:
         known = self.groups >= 0
         np.add.at(self.counts, (self.groups[known], self.labels[known]), 1)
         self._records, self._folder = records, folder
-        self._size, self._patched = size, patched
+        self.size, self._patched = size, patched
         self._stored_groups = self.groups
         self.cache = self._place(cache)
         if self.cache == "none":
@@ -76,8 +77,13 @@ class Split:
         self._lock = Lock()
 
     def digest(self) -> str:
-        """Tells data sets apart: a hash of the ids, labels and groups, in their order, as they are stored."""
+        """Tells data sets apart: a hash of the ids, labels and groups, in their order, as they are stored.
+
+        Images with patches are others, but shuffled groups are the same data, learnt from otherwise.
+        """
         content = hashlib.sha256("\n".join(self.ids).encode("utf-8", "surrogatepass"))
+        if self._patched:
+            content.update(b"patched")
         for numbers in (self.labels, self._stored_groups):
             content.update(np.ascontiguousarray(numbers, "<i4").tobytes())
         return content.hexdigest()[:16]
@@ -103,7 +109,7 @@ class Split:
         return self._images
 
     def _bytes(self) -> int:
-        return len(self) * self._size**2 * 3
+        return len(self) * self.size**2 * 3
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -132,7 +138,7 @@ class Split:
             return self._decoded(np.arange(len(self))) if cache is None else cache
         if cache is not None:
             return cache[indices]
-        result = np.empty((len(indices), self._size, self._size, 3), np.uint8)
+        result = np.empty((len(indices), self.size, self.size, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
             result[row] = self._image(index)
         return result
@@ -145,7 +151,7 @@ class Split:
         return image
 
     def _decoded(self, indices: np.ndarray) -> np.ndarray:
-        result = np.empty((len(indices), self._size, self._size, 3), np.uint8)
+        result = np.empty((len(indices), self.size, self.size, 3), np.uint8)
 
         def decode(row: int) -> None:
             result[row] = self._image(int(indices[row]))

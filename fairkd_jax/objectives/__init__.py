@@ -22,6 +22,7 @@ from fairkd_jax.objectives.base import (
     Objective,
     Pull,
     Spec,
+    checked,
     coefficients,
     has_strength,
     pull,
@@ -53,6 +54,7 @@ def create_objective(name: str, **options: object) -> Objective:
 
     Raises:
       UsageError: the name is unknown, or an option is out of range.
+      ValueError: what the objective says of itself does not fit together.
     """
     if name not in OBJECTIVES:
         raise UsageError(f"unknown objective {name!r}; one of {', '.join(OBJECTIVES)}")
@@ -61,7 +63,7 @@ def create_objective(name: str, **options: object) -> Objective:
         if option not in known:
             words = ", ".join(known) or "none"
             raise UsageError(f"{name}.{option} is no option of this objective; its options are: {words}")
-    return OBJECTIVES[name](**options)
+    return checked(name, OBJECTIVES[name](**options))
 
 
 __all__ = [

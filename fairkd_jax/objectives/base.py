@@ -16,6 +16,7 @@ import numpy as np
 from fairkd_jax.errors import UsageError
 from fairkd_jax.types import Batch, Outputs, Tree
 
+ACTS_BY = ("reversal", "ratio", "projection")
 # Name -> (sum, weight): added up over steps and devices, divided once, on the host.
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -173,6 +174,23 @@ def pull(objective: Objective, params: Tree, state: Tree, inputs: Inputs) -> Pul
         params, inputs.student
     )
     return Pull(value, gradient, cotangent, state, metrics)
+
+
+def checked(name: str, objective: Objective) -> Objective:
+    """The objective, once what it says of itself fits together.
+
+    Raises:
+      ValueError: it does not.
+    """
+    if objective.acts_by not in ACTS_BY:
+        raise ValueError(f"{name} acts_by {objective.acts_by!r}; one of {', '.join(ACTS_BY)}")
+    if objective.acts_by != "reversal" and objective.strength is None:
+        raise ValueError(f"{name} acts_by {objective.acts_by!r} and must say its strength")
+    if objective.extra_steps and not has_strength(objective):
+        raise ValueError(
+            f"{name} takes extra steps, which its weight would have to scale; make it adversarial"
+        )
+    return objective
 
 
 def has_strength(objective: Objective) -> bool:

@@ -6,6 +6,7 @@ arXiv 1911.11834, section 4.3).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives.balancing import balancing_weights
@@ -50,8 +51,8 @@ def objective(*, label_smoothing: float = 0.0, balanced: bool = False) -> Object
 
     Args:
       label_smoothing: see `softmax_cross_entropy`.
-      balanced: whether groups weigh the same within each class, by the training counts (`balancing_weights`);
-        an image of unknown group weighs 1, which is the mean weight.
+      balanced: whether groups weigh the same within each class, by the training counts (`balancing_weights`),
+        and each class what it weighed before; an image of unknown group weighs 1.
 
     Raises:
       UsageError: label_smoothing is not in [0, 1).
@@ -63,7 +64,10 @@ def objective(*, label_smoothing: float = 0.0, balanced: bool = False) -> Object
         del key
         if not balanced:
             return {}, {}
-        return {}, {"weights": jnp.asarray(balancing_weights(spec.group_counts), jnp.float32)}
+        # Of G groups, a class that lacks some would weigh less.
+        present = np.maximum(np.count_nonzero(spec.group_counts, axis=0), 1)
+        weights = balancing_weights(spec.group_counts) * len(spec.group_counts) / present
+        return {}, {"weights": jnp.asarray(weights, jnp.float32)}
 
     def loss(params: Tree, state: Tree, inputs: Inputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         del params
