@@ -15,7 +15,16 @@ from ml_collections import config_flags
 
 from fairkd_jax import cli
 from fairkd_jax.report import tables
-from fairkd_jax.training import baseline_config, evaluate_run, resolved, teacher_folder, train, uses_teacher
+from fairkd_jax.training import (
+    baseline_config,
+    evaluate_run,
+    is_population,
+    member_folders,
+    resolved,
+    teacher_folder,
+    train,
+    uses_teacher,
+)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File[:preset].", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config>[-<preset>] by default.")
@@ -36,8 +45,13 @@ def main() -> None:
     teacher = teacher_folder(config, workdir) if uses_teacher(config) else None
     baseline = baseline_config(config, teacher) if _BASELINE.value else None
     train(config, workdir)
+    if is_population(config):
+        members = {name: evaluate_run(folder) for name, folder in member_folders(config, workdir).items()}
+        print(f"\n{tables.members(members)}")
+        return
     if baseline is not None:
         train(baseline, workdir / "baseline", name="baseline")
+        evaluate_run(workdir / "baseline")  # a run of its own, to be compared as such
     evaluation = evaluate_run(workdir, baseline=workdir / "baseline" if baseline is not None else None)
     print(f"\n{tables.comparison(evaluation)}\n\n{tables.recall_by_group(evaluation)}")
 

@@ -7,6 +7,8 @@ one another: none = digits, which need no download; `utkface`; `wider`; `manifes
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from fairkd_jax.objectives import OBJECTIVES
+
 
 def get_config(preset: str = "") -> ConfigDict:
     """The keys of a run that learns from labels alone; `preset` is a key of `PRESETS`."""
@@ -14,10 +16,21 @@ def get_config(preset: str = "") -> ConfigDict:
         known = ", ".join(f":{name}" for name in PRESETS if name)
         raise ValueError(f"unknown preset {preset!r}; use {known}, or none for digits")
     config = ConfigDict()
-    for add in (_add_run, _add_models, _add_objectives, _add_optimizer, _add_data):
+    for add in (_add_run, _add_population, _add_models, _add_objectives, _add_optimizer, _add_data):
         add(config)
     PRESETS[preset](config)
     return config
+
+
+def _add_population(config: ConfigDict) -> None:
+    """Several students in one program; see configs/sweep.py. All empty: a lone one."""
+    config.population = ConfigDict()
+    config.population.seeds = ()  # of initialisation and dropout; the order of the data is common to all
+    config.population.learning_rates = ()
+    config.population.weights = ConfigDict()  # of objectives; every combination is a member
+    for name in OBJECTIVES:
+        config.population.weights[name] = ()
+    config.population.wave_size = 0  # members that train at once; 0: all
 
 
 def _add_run(config: ConfigDict) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fairkd_jax.benchmarks.program import Parts, Setting, peak_bytes
+from fairkd_jax.benchmarks.program import Parts, Setting
 from fairkd_jax.errors import UsageError
 from fairkd_jax.ops import compiling_for
+from fairkd_jax.training.room import peak_bytes
 from fairkd_jax.training.sharding import make_mesh, shapes_on
 
 HERE = "here"

@@ -16,6 +16,7 @@ from fairkd_jax.objectives import Spec, create_objective
 from fairkd_jax.ops import compiler_options
 from fairkd_jax.training.optimizer import make_optimizer
 from fairkd_jax.training.population import population_step
+from fairkd_jax.training.room import peak_bytes
 from fairkd_jax.training.step import Step, init_state, make_train_step
 
 CLASSES = 16
@@ -181,15 +182,6 @@ class Program:
             "bytes": analysis.get("bytes accessed", 0.0),
             "peak_bytes": peak_bytes(self.compiled),
         }
-
-
-def peak_bytes(compiled: Any) -> float:
-    """Memory at the peak of a compiled program, arguments and results included, by XLA's count."""
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0.0
-    whole = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return float(whole - memory.alias_size_in_bytes)
 
 
 def _variables(model: Any, seed: int, size: int) -> Any:

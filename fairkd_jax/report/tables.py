@@ -117,14 +117,50 @@ def comparison(evaluation: Mapping[str, Any]) -> str:
         rows.append([_PROBES_TITLE])
         for title, (source, kind) in _PROBES.items():
             rows.append([title, *(_readable(m["probe"][source][kind]) for m in models)])
-    raised = [f"{name}: {text}" for name in names for text in evaluation[name]["alarms"]["raised"]]
-    return "\n".join([aligned(rows), *(f"alarm, {line}" for line in raised)])
+    lines = [f"alarm, {name}: {text}" for name in names for text in evaluation[name]["alarms"]["raised"]]
+    return "\n".join([aligned(rows), *lines, *_reasons(evaluation, names)])
+
+
+def _reasons(evaluation: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Why a probe says nothing, or nothing certain."""
+    return [
+        f"probe, {name}, {title.strip()}: {reason}"
+        for name in names
+        for title, (source, kind) in _PROBES.items()
+        if (reason := evaluation[name].get("probe", {}).get(source, {}).get(kind, {}).get("reason"))
+    ]
 
 
 def _readable(probe: Mapping[str, Any]) -> str:
     """What a probe reads, such as "0.412 (0.86)"; "n/a" where it has nothing to compare."""
     advantage = number(probe["advantage"], 3)
     return advantage if advantage == number(None) else f"{advantage} ({number(probe['accuracy'], 2)})"
+
+
+def members(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """The students of a population below one another, after their teacher.
+
+    Args:
+      evaluations: by member, what `evaluate_run` returns.
+    """
+    titles = {
+        "accuracy": "top-1 accuracy",
+        "worst_group_recall": "worst recall",
+        "mean_abs_disparity": "disparity",
+        "floor": "by chance",
+        "corrected_mean_abs_disparity": "corrected",
+        "corrected_interval": "its 95 % interval",
+    }
+    rows = [["", *titles.values()]]
+    first = next(iter(evaluations.values()))
+    if "teacher" in first:
+        rows.append(["teacher", *(measure(first["teacher"][key]) for key in titles)])
+    for name, evaluation in evaluations.items():
+        rows.append([name, *(measure(evaluation["student"][key]) for key in titles)])
+    raised = [
+        f"{name}: {text}" for name, one in evaluations.items() for text in one["student"]["alarms"]["raised"]
+    ]
+    return "\n".join([aligned(rows), *(f"alarm, {line}" for line in raised)])
 
 
 def recall_by_group(evaluation: Mapping[str, Any]) -> str:

@@ -27,16 +27,23 @@ class Checkpoints:
     can be used without rebuilding what trained it.
     """
 
-    def __init__(self, workdir: Path) -> None:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True
-        )
+    def __init__(self, workdir: Path, *, keep: int = 1) -> None:
+        """Opens the checkpoints of a folder; `keep` is how many of `last` stay there."""
+        options = {
+            kind: ocp.CheckpointManagerOptions(
+                max_to_keep=number,
+                create=True,
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,
+            )
+            for kind, number in ((_LAST, keep), (_BEST, 1))
+        }
         self._folder = (workdir / "checkpoints").absolute()
         with reading(f"the folder {self._folder}", ADVICE):
             self._managers = {
                 kind: ocp.CheckpointManager(
                     self._folder / kind,
-                    options=options,
+                    options=options[kind],
                     # Named here, so that what an item holds can be looked at before it is restored.
                     item_handlers={item: handler() for item, handler in items.items()},
                 )
@@ -46,6 +53,10 @@ class Checkpoints:
     def last_step(self) -> int | None:
         """The newest step to go on from."""
         return self._managers[_LAST].latest_step()
+
+    def steps(self) -> set[int]:
+        """The steps to go on from."""
+        return set(self._managers[_LAST].all_steps())
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint."""
@@ -61,8 +72,8 @@ class Checkpoints:
             return self._managers[_BEST].restore(step, args=args)["scores"]
 
     def save_last(self, step: int, state: Tree, student: Tree) -> None:
-        """Saves a state to go on from, in place of the one before."""
-        if self.last_step() == step:
+        """Saves a state to go on from, in place of the oldest one."""
+        if step in self.steps():
             return
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), student=ocp.args.StandardSave(student))
         self._managers[_LAST].save(step, args=items, force=True)
@@ -74,17 +85,16 @@ class Checkpoints:
         items = ocp.args.Composite(student=ocp.args.StandardSave(student), scores=ocp.args.JsonSave(scores))
         self._managers[_BEST].save(step, args=items, force=True)
 
-    def restore_state(self, target: Tree) -> Tree:
-        """Reads the last state onto the shardings of `target`.
+    def restore_state(self, target: Tree, step: int) -> Tree:
+        """Reads a state to go on from onto the shardings of `target`.
 
         Args:
           target: a tree of `ShapeDtypeStruct` with shardings, of the wanted structure.
+          step: one of `steps`.
 
         Raises:
           UsageError: what is stored has another structure, shape or dtype.
         """
-        step = self.last_step()
-        assert step is not None
         return self._restore(_LAST, step, "state", target)
 
     def restore_student(self, which: str, target: Tree) -> tuple[int, Tree]:

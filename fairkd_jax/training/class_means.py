@@ -92,7 +92,7 @@ def compute(
         total = total + np.asarray(jax.device_get(part), np.float64)
         progress.advance(number + 1)
         if (number + 1) % _LOG_EVERY == 0 or number + 1 == steps:
-            progress.report(number + 1, {})
+            progress.report(number + 1, progress.rate(number + 1), {})
     progress.close()
     counts = np.bincount(split.labels, minlength=len(class_names))
     means = (total / counts[:, None]).astype(np.float32)

@@ -19,7 +19,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.models import EfficientNet, create_model
 from fairkd_jax.objectives import Objective, create_objective, has_strength
 from fairkd_jax.training.optimizer import fine_tuned, make_optimizer, make_schedule
-from fairkd_jax.training.step import STUDENT
+from fairkd_jax.training.step import FIXED_RATE, OBJECTIVES, STUDENT
 
 NAME_KEYS = ("class_names", "group_names")
 COUNT_KEYS = (
@@ -86,7 +86,9 @@ def check(config: ConfigDict) -> None:
     for name in objectives:
         if name not in config or "weight" not in config[name]:
             raise UsageError(f"objective {name!r} has no {name}.weight in the config; add the section")
-    for key in ("pretrained", "image_size"):
+    if config.cross_entropy.balanced and "cross_entropy" not in config.objectives:
+        raise UsageError("cross_entropy.balanced needs cross_entropy in objectives")
+    for key in ("pretrained", "image_size", "group_heads"):
         if config.teacher.checkpoint and config.teacher[key]:
             raise UsageError(
                 f"teacher.{key} is for a teacher that is trained here; teacher.checkpoint is given"
@@ -168,7 +170,16 @@ def teacher_config(config: ConfigDict) -> ConfigDict:
     config.data.image_size = config.teacher.image_size or config.data.image_size
     config.optimizer.learning_rate = config.teacher.learning_rate
     config.best.max_disparity = None
+    alone(config)
     return config
+
+
+def alone(config: ConfigDict) -> None:
+    """Makes it the config of a lone run, in place."""
+    population = config.population
+    population.seeds, population.learning_rates, population.wave_size = (), (), 0
+    for name in population.weights:
+        population.weights[name] = ()
 
 
 def baseline_config(config: ConfigDict, teacher: Path | None) -> ConfigDict:
@@ -186,6 +197,8 @@ def baseline_config(config: ConfigDict, teacher: Path | None) -> ConfigDict:
     )
     if not debiasing and not any(section[key] for section, key in switches):
         raise UsageError("--baseline compares with the run without debiasing, and this one has none")
+    if any(map(len, (config.population.seeds, *config.population.weights.values()))):
+        raise UsageError("--baseline is for a lone run; a population may have 0.0 among its weights")
     for name in debiasing:
         config[name].weight = 0.0
     for section, key in switches:
@@ -194,6 +207,7 @@ def baseline_config(config: ConfigDict, teacher: Path | None) -> ConfigDict:
         config.teacher.checkpoint = str(teacher.absolute())
         # How it was trained is known from its own folder.
         config.teacher.pretrained, config.teacher.image_size = "", None
+        config.teacher.group_heads = False
     return config
 
 
@@ -244,7 +258,7 @@ def make_run_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) ->
 
 
 def make_optimizers(config: ConfigDict, schedule: Any, steps_per_epoch: float = 1.0) -> dict[str, Any]:
-    """The student's optimizer, which objectives share but for adversary and critic, and CTKD's decay."""
+    """The student's optimizer, what of it objectives share, and those that some have of their own."""
     options = config.optimizer
     make = functools.partial(
         make_optimizer, options.name, momentum=options.momentum, clip_norm=options.clip_norm
@@ -253,13 +267,16 @@ def make_optimizers(config: ConfigDict, schedule: Any, steps_per_epoch: float = 
         name: make_schedule(
             "constant", learning_rate=config[name].learning_rate, warmup_steps=0, total_steps=1
         )
-        for name in ("adversary", "bias_critic")
+        for name in FIXED_RATE
     }
     # The temperature has no kernels: its whole group decays, or nothing of it.
     decay = options.weight_decay if config.ctkd.decay else 0.0
+    common = make(schedule, weight_decay=options.weight_decay)
     return {
+        # What an objective learns was not pretrained with the student.
+        OBJECTIVES: common,
         STUDENT: fine_tuned(
-            make(schedule, weight_decay=options.weight_decay),
+            common,
             backbone_scale=config.finetune.backbone_scale,
             head_first_steps=round(config.finetune.head_first_epochs * steps_per_epoch),
             frozen=tuple(config.finetune.frozen),

@@ -1,6 +1,6 @@
 """Running a model over a split: the counts that all measures come from, and each image's probabilities."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -71,10 +71,16 @@ def make_eval_step(
     return eval_step
 
 
-def compile_eval_step(eval_step: EvalStep, mesh: jax.sharding.Mesh) -> EvalStep:
-    """Compiles it over a mesh: the batch is split, the result is whole on every device."""
+def compile_eval_step(
+    eval_step: EvalStep, mesh: jax.sharding.Mesh, of_variables: jax.sharding.Sharding | None = None
+) -> EvalStep:
+    """Compiles it over a mesh: the batch is split, the result is whole on every device.
+
+    The variables are so too, unless it is said where they lie.
+    """
     everywhere = replicated(mesh)
-    return jax.jit(eval_step, in_shardings=(everywhere, over_batch(mesh)), out_shardings=everywhere)
+    shardings = (of_variables or everywhere, over_batch(mesh))
+    return jax.jit(eval_step, in_shardings=shardings, out_shardings=everywhere)
 
 
 def evaluate(
@@ -88,16 +94,52 @@ def evaluate(
       batches: this process's parts of the global batches, the last one padded with mask 0.
       mesh: the devices.
     """
-    results: list[tuple[BatchScores, np.ndarray]] = []
+    return _joined(list(_scored(eval_step, variables, batches, mesh)))
+
+
+def evaluate_members(
+    eval_step: EvalStep,
+    variables: Tree,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    mesh: jax.sharding.Mesh,
+    members: int,
+) -> list[Scores]:
+    """Scores each student of a population on a split; as `evaluate`, with an axis for them in front.
+
+    Args:
+      eval_step: compiled over the mesh, of all students at once.
+      variables: the students', on the mesh.
+      batches: as of `evaluate`.
+      mesh: the devices.
+      members: how many; 0 for a lone student, whose arrays have no axis for that.
+    """
+    results = list(_scored(eval_step, variables, batches, mesh))
+    if not members:
+        return [_joined(results)]
+    return [
+        _joined([(jax.tree.map(lambda x, i=i: x[i], scores), mask) for scores, mask in results])
+        for i in range(members)
+    ]
+
+
+def _scored(
+    eval_step: EvalStep, variables: Tree, batches: Iterable[Mapping[str, np.ndarray]], mesh: jax.sharding.Mesh
+) -> Iterator[tuple[BatchScores, np.ndarray]]:
+    """The scores and the mask of each batch, on the host."""
     pending = None
     for batch in batches:
         arrays = to_global(batch, over_batch(mesh))
         mask = jax.device_put(arrays["mask"], replicated(mesh))
         scores = eval_step(variables, arrays)
         # One batch late: the device has the next one to work on while this one is read.
-        results += [jax.device_get(pending)] if pending else []
+        if pending:
+            yield jax.device_get(pending)
         pending = (scores, mask)
-    results += [jax.device_get(pending)] if pending else []
+    if pending:
+        yield jax.device_get(pending)
+
+
+def _joined(results: list[tuple[BatchScores, np.ndarray]]) -> Scores:
     images = [_without_padding((r.prediction, r.probabilities, r.features), mask) for r, mask in results]
     prediction, probabilities, features = jax.tree.map(lambda *parts: np.concatenate(parts), *images)
     return Scores(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,8 @@ from fairkd_jax.data.plan import SPLITS
 from fairkd_jax.data.sampling import balanced_counts
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import EfficientNet, fold, read_pretrained
-from fairkd_jax.objectives import Metrics, Spec
-from fairkd_jax.ops import compiler_options
+from fairkd_jax.objectives import Spec
+from fairkd_jax.training.compiled import Parts, lone, population
 from fairkd_jax.training.config import (
     make_augmentation,
     make_model,
@@ -28,13 +28,18 @@ from fairkd_jax.training.config import (
     uses_teacher,
     with_tuples,
 )
-from fairkd_jax.training.evaluation import compile_eval_step, make_eval_step
+from fairkd_jax.training.evaluation import make_eval_step
 from fairkd_jax.training.loop import Program
-from fairkd_jax.training.sharding import check_divides, over_batch, replicate, replicated, shapes_on
+from fairkd_jax.training.sharding import (
+    check_divides,
+    replicate,
+    replicated,
+    shapes_on,
+)
 from fairkd_jax.training.state import TrainState
-from fairkd_jax.training.step import STUDENT, Step, init_state, make_train_step
+from fairkd_jax.training.step import STUDENT, init_state, make_train_step
 from fairkd_jax.training.trained import Trained
-from fairkd_jax.types import Batch, Tree
+from fairkd_jax.types import Tree
 
 
 def open_data(config: ConfigDict) -> Dataset:
@@ -75,6 +80,7 @@ def build(
     mesh: jax.sharding.Mesh,
     name: str,
     class_means: np.ndarray | None = None,
+    members: Sequence[ConfigDict] = (),
 ) -> Program:
     """Makes everything that a training runs, compiled lazily.
 
@@ -85,6 +91,8 @@ def build(
       mesh: the devices.
       name: what stands in front of the progress lines.
       class_means: float [C, E], of the teacher; None where no objective uses them.
+      members: of a population, the configs of its lone runs, which differ in seed, weights and learning rate
+        alone; none for a lone run.
 
     Raises:
       UsageError: the config does not fit the devices or the data.
@@ -112,7 +120,6 @@ def build(
         optimizers=optimizers,
         spec=spec,
         image_size=image_size,
-        seed=config.seed,
         with_ema=config.optimizer.ema_decay > 0,
     )
     frozen, frozen_variables = _frozen(teacher, mesh)
@@ -129,18 +136,24 @@ def build(
         ema_decay=config.optimizer.ema_decay,
     )
     eval_step = make_eval_step(student, image_size=image_size, num_groups=spec.num_groups)
+    start = _starting(jax.jit(init, out_shardings=replicated(mesh)), config, dataset, mesh)
+    parts = Parts(step, eval_step, start, train, mesh)
+    # All at once: a report must not send work to the device.
+    rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
+    factors = np.ones(1)
+    if members:
+        own_rates = np.array([own.optimizer.learning_rate for own in members])
+        factors = own_rates / config.optimizer.learning_rate
+        weights = {n: np.array([own[n].weight for own in members], np.float32) for n in objectives}
+        counted = population(parts, [own.seed for own in members], weights, factors.astype(np.float32))
+    else:
+        counted = lone(parts, config.seed, {n: config[n].weight for n in objectives})
     return Program(
         name=name,
         mesh=mesh,
-        init=_starting(jax.jit(init, out_shardings=replicated(mesh)), config, dataset, mesh),
-        step=_compiled_step(step, train, mesh),
         images_on_device=train.cache == "device",
-        eval_step=compile_eval_step(eval_step, mesh),
-        abstract_state=shapes_on(mesh, jax.eval_shape(init)),
+        abstract_state=shapes_on(mesh, jax.eval_shape(functools.partial(init, seed=config.seed))),
         teacher_variables=frozen_variables,
-        weights=replicate({n: np.float32(config[n].weight) for n in objectives}, mesh),
-        # All at once: a report must not send work to the device.
-        learning_rates=np.asarray(jax.vmap(schedule)(jnp.arange(steps))),
         train=train,
         validation=validation,
         batch_size=config.batch_size,
@@ -151,6 +164,8 @@ def build(
         validate_every=max(1.0, config.eval_every_epochs * steps_per_epoch),
         checkpoint_every=config.checkpoint_every_steps,
         max_disparity=config.best.max_disparity,
+        learning_rates=factors[:, None] * rates[None],
+        **counted,
     )
 
 
@@ -181,14 +196,18 @@ def _frozen(teacher: Trained | None, mesh: jax.sharding.Mesh) -> tuple[Efficient
 
 
 def _starting(
-    init: Callable[[], TrainState], config: ConfigDict, dataset: Dataset, mesh: jax.sharding.Mesh
-) -> Callable[[], TrainState]:
-    """Makes the first state, with pretrained weights where there are some, and the seed's own new head."""
-    if not config.student.pretrained:
-        return init
+    init: Callable[..., TrainState], config: ConfigDict, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> Callable[[int], TrainState]:
+    """Makes the first state of a seed, with pretrained weights where there are some, but its own new head."""
 
-    def start() -> TrainState:
-        state = init()
+    def fresh(seed: int) -> TrainState:
+        return init(seed=np.uint32(seed))
+
+    if not config.student.pretrained:
+        return fresh
+
+    def start(seed: int) -> TrainState:
+        state = fresh(seed)
         variables, new_head = read_pretrained(
             config.student.architecture,
             config.student.pretrained,
@@ -209,35 +228,6 @@ def _starting(
     return start
 
 
-def _compiled_step(step: Step, train: Split, mesh: jax.sharding.Mesh) -> Step:
-    """Compiles the update; the training images are an argument of it where they are kept on the device.
-
-    Every device holds all of them: it then finds its part of a batch without asking another one.
-    """
-    everywhere, split = replicated(mesh), over_batch(mesh)
-    shardings = (everywhere, everywhere, split, everywhere)
-    options: Any = {"donate_argnums": 0, "out_shardings": everywhere, "compiler_options": compiler_options()}
-    if train.cache != "device":
-        return jax.jit(step, in_shardings=shardings, **options)
-
-    def gathering(
-        state: TrainState,
-        teacher_variables: Tree,
-        batch: Batch,
-        weights: Mapping[str, jax.Array],
-        images: jax.Array,
-    ) -> tuple[TrainState, Metrics]:
-        batch = batch | {"image": images[batch["index"]]}
-        return step(state, teacher_variables, batch, weights)
-
-    compiled = jax.jit(gathering, in_shardings=(*shardings, everywhere), **options)
-    images = replicate(train.images(), mesh)
-    train.release()
-    return lambda state, teacher_variables, batch, weights: compiled(
-        state, teacher_variables, batch, weights, images
-    )
-
-
 def check_task(config: ConfigDict, dataset: Dataset) -> None:
     """Finds out whether the objectives are defined for the data, before a teacher is trained for them.
 
@@ -251,11 +241,21 @@ def check_task(config: ConfigDict, dataset: Dataset) -> None:
     if uses_teacher(config) and not config.teacher.checkpoint:
         trained_here.append(config.teacher)
     for section in trained_here:
-        if section.group_heads and len(dataset.info.group_names) < 2:
-            raise UsageError(f"group_heads needs two groups or more, and {dataset.info.name} has not")
         if section.pretrained:
             classes = len(dataset.info.class_names)
             read_pretrained(section.architecture, section.pretrained, num_classes=classes)
+    known = np.count_nonzero(dataset.split("train").counts.sum(axis=1))
+    switches = {
+        "group_heads": any(section.group_heads for section in trained_here),
+        "data.balance_groups": config.data.balance_groups,
+        "cross_entropy.balanced": config.cross_entropy.balanced,
+        "data.control": config.data.control != "none",
+    }
+    for name, on in switches.items():
+        if on and known < 2:
+            raise UsageError(
+                f"{name} needs training images of at least two known groups; {dataset.info.name} has {known}"
+            )
     objectives = make_objectives(config)
     if any(objective.uses_class_means for objective in objectives.values()):
         check_classes(dataset.split("train"), dataset.info.class_names)

@@ -101,7 +101,7 @@ def _multiplied(
     for name, objective in objectives.items():
         if objective.multiplier is None:
             continue
-        factor, slope = _multiplier(objective, params[name], inputs[name])
+        factor, slope = _multiplier(objective, params.get(name, {}), inputs[name])
         metrics[f"{name}/multiplier"] = (factor, one)
         for key in task:
             cotangents[key] = _sum([_scaled(cotangents[key], factor), _scaled(slope, values[key])])

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,43 +12,38 @@ import jax
 import numpy as np
 
 from fairkd_jax.data.pipeline import Split, eval_batches, train_batches
-from fairkd_jax.fairness import alarms, summarize
 from fairkd_jax.objectives import Metrics
 from fairkd_jax.training.checkpoint import Checkpoints
-from fairkd_jax.training.evaluation import EvalStep, evaluate
+from fairkd_jax.training.evaluation import EvalStep, evaluate_members
+from fairkd_jax.training.member import Diverged, Member
 from fairkd_jax.training.sharding import over_batch, to_global
 from fairkd_jax.training.state import TrainState
-from fairkd_jax.training.step import COUNTS, Step
+from fairkd_jax.training.step import Step
 from fairkd_jax.training.stop import Stopped, StopRequest
 from fairkd_jax.training.writers import Progress, Writer
 from fairkd_jax.types import Batch, Tree
 
 SHOWN = ("loss", "accuracy", "advantage", "temperature")  # in a progress line; the rest is in metrics.jsonl
-# What a validation tells and the best checkpoint is chosen by.
-VALIDATION_KEYS = ("accuracy", "macro_recall", "mean_abs_disparity", "corrected_mean_abs_disparity")
-
-
-class Diverged(RuntimeError):
-    """A loss, a gradient or a parameter is no longer finite."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True)
 class Program:
-    """Everything that `fit` runs.
+    """Everything that `fit` runs, for one student or for a population.
 
     Attributes:
       name: what stands in front of the progress lines.
       mesh: the devices.
+      members: how many students of a population; 0 for a lone one, whose arrays have no axis for that.
       init: makes the first state, on the mesh.
       step: the compiled update.
       images_on_device: whether the step holds the training images, so that a batch brings its indices alone.
       eval_step: the compiled scoring of a batch.
-      abstract_state: shapes, dtypes and shardings of the state.
+      abstract_state: shapes, dtypes and shardings of the state of one student, as it is saved.
+      part: `(state, i) -> state` of the i-th student.
+      join: `states -> state` of them all.
       teacher_variables: the frozen teacher's, on the mesh; empty without one.
-      weights: float32 scalars by objective, on the mesh.
-      learning_rates: float [total_steps], to be logged.
+      weights: float32 by objective, on the mesh.
+      learning_rates: float [students, total_steps], to be logged.
       train: the split to learn from.
       validation: the split that the best checkpoint is chosen by.
       batch_size: over all devices.
@@ -64,11 +58,14 @@ class Program:
 
     name: str
     mesh: jax.sharding.Mesh
+    members: int
     init: Callable[[], TrainState]
     step: Step
     images_on_device: bool
     eval_step: EvalStep
     abstract_state: TrainState
+    part: Callable[[TrainState, int], TrainState]
+    join: Callable[[Sequence[TrainState]], TrainState]
     teacher_variables: Tree
     weights: Mapping[str, jax.Array]
     learning_rates: np.ndarray
@@ -84,103 +81,19 @@ class Program:
     max_disparity: float | None
 
 
-class Meter:
-    """Adds up metrics on the host until they are reported."""
-
-    def __init__(self, training_counts: np.ndarray) -> None:
-        """Starts empty; the counts [G, C] of the training images say which way their classes lean."""
-        self._training_counts = training_counts
-        self._sums: dict[str, tuple[float, float]] = {}
-        self._counts: Any = 0
-
-    def add(self, step: int, metrics: Mapping[str, tuple[Any, Any]]) -> None:
-        """Adds the (sum, weight) pairs of one step.
-
-        Raises:
-          Diverged: some are not finite; names the step and the terms.
-        """
-        metrics = dict(metrics)
-        counts, _ = metrics.pop(COUNTS)
-        self._counts = self._counts + np.asarray(counts, np.int64)
-        bad = [name for name, (total, _) in metrics.items() if not math.isfinite(total)]
-        if bad:
-            # A term makes the sum and the gradients follow it: name the terms first.
-            bad.sort(key=lambda name: (not name.endswith("/loss"), name))
-            raise Diverged(f"{', '.join(bad)} not finite at step {step}")
-        for name, (total, weight) in metrics.items():
-            old_total, old_weight = self._sums.get(name, (0.0, 0.0))
-            self._sums[name] = (old_total + float(total), old_weight + float(weight))
-
-    def means(self) -> dict[str, float]:
-        """The means since the last call, and the signs of collapse and over-correction in the counts.
-
-        A metric that nothing contributed to is left out.
-        """
-        means = {name: total / weight for name, (total, weight) in self._sums.items() if weight > 0}
-        found = signs(self._counts, self._training_counts)
-        means |= {f"student/{key}": value for key, value in found.items()}
-        self._sums, self._counts = {}, 0
-        return means
-
-
-def signs(counts: np.ndarray, training_counts: np.ndarray) -> dict[str, float]:
-    """What the alarms are read from, and how many are raised, as numbers; see `fairness.alarms`."""
-    found = alarms(counts, training_counts)
-    raised = found.pop("raised")
-    return {key: float(value) for key, value in found.items()} | {"alarms": float(len(raised))}
-
-
 def read_from_device(tree: Tree) -> Tree:
     """The one place where the loop waits for numbers from the device."""
     return jax.device_get(tree)
 
 
-def rank(scores: Mapping[str, float], max_disparity: float | None) -> tuple[float, float]:
-    """Orders checkpoints; the largest is the best.
-
-    Without a bound that is the most accurate one. With one, it is the most accurate of those whose corrected
-    mean absolute disparity is within it, and before any is, the one of least disparity.
-    """
-    if max_disparity is None:
-        return (1.0, scores["accuracy"])
-    disparity = scores["corrected_mean_abs_disparity"]
-    if disparity is None or math.isnan(disparity):
-        return (0.0, -math.inf)
-    return (1.0, scores["accuracy"]) if disparity <= max_disparity else (0.0, -disparity)
-
-
-def validate(program: Program, state: TrainState) -> tuple[dict[str, float], list[str]]:
-    """Scores the student on the validation split, and says what is alarming there."""
-    batches = eval_batches(
-        program.validation,
-        batch_size=program.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    scores = evaluate(program.eval_step, state.student_variables(), batches, program.mesh)
-    summary = summarize(scores.counts, draws=0)
-    numbers = {key: summary[key] for key in VALIDATION_KEYS}
-    numbers["cross_entropy"] = scores.cross_entropy / max(1, len(program.validation))
-    return numbers, alarms(scores.counts, program.train.counts)["raised"]
-
-
 class _Run:
     """One run of the loop: the state, and what was measured but not yet reported."""
 
-    def __init__(
-        self,
-        program: Program,
-        state: TrainState,
-        step: int,
-        checkpoints: Checkpoints,
-        writers: Sequence[Writer],
-    ) -> None:
-        self.program, self.state, self.step = program, state, step
-        self.checkpoints, self.writers = checkpoints, writers
+    def __init__(self, program: Program, state: TrainState, step: int, members: Sequence[Member]) -> None:
+        self.program, self.state, self.step, self.members = program, state, step, members
         self.progress = Progress(
             program.name, step=step, total_steps=program.total_steps, batch_size=program.batch_size
         )
-        self._meter = Meter(program.train.counts)
         self._pending: tuple[int, Metrics] | None = None
         self._waited, self._reported = 0.0, time.monotonic()
 
@@ -204,88 +117,145 @@ class _Run:
         """Reads the metrics that are still on the device, checks them, and reports when it is time to."""
         if self._pending is None:
             return
-        (step, metrics), self._pending = self._pending, None
-        self._meter.add(step, read_from_device(metrics))
+        (step, pending), self._pending = self._pending, None
+        metrics = read_from_device(pending)
+        for i, member in self._learning():
+            with self._giving_up(member):
+                member.add(step, self._own(metrics, i))
         if step % self.program.log_every and step != self.program.total_steps:
             return
-        means = self._meter.means()
-        shown = {k: v for k, v in means.items() if k.endswith(SHOWN)}
-        rate = self.progress.report(step, shown)
-        learning_rate = float(self.program.learning_rates[step - 1])
         now = time.monotonic()
         share = self._waited / max(now - self._reported, 1e-9)
         self._waited, self._reported = 0.0, now
-        numbers = {"learning_rate": learning_rate, "images_per_second": rate, "data_wait_share": share}
-        self._write(step, means | numbers)
+        rate = self.progress.rate(step)
+        common = {"images_per_second": rate, "data_wait_share": share}
+        found = []
+        for i, member in self._learning():
+            learning_rate = float(self.program.learning_rates[i, step - 1])
+            found.append(member.report(step, {"learning_rate": learning_rate, **common}))
+        shown = {key: float(np.mean([one[key] for one in found])) for key in found[0] if key.endswith(SHOWN)}
+        self.progress.report(step, rate, shown)
 
     def validate(self) -> None:
-        """Validates, and keeps the student if it is the best so far."""
+        """Validates, and keeps each student that is the best so far."""
         self.settle()
-        numbers, raised = validate(self.program, self.state)
-        if not math.isfinite(numbers["cross_entropy"]):
-            raise Diverged(f"the validation's cross-entropy is not finite at step {self.step}")
-        best = self.checkpoints.best_scores()
-        bound = self.program.max_disparity
-        is_best = best is None or rank(numbers, bound) > rank(best, bound)
-        if is_best:
-            self.checkpoints.save_best(self.step, self.state.student_variables(), numbers)
+        program = self.program
+        batches = eval_batches(
+            program.validation,
+            batch_size=program.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        variables = self.state.student_variables()
+        scores = evaluate_members(program.eval_step, variables, batches, program.mesh, program.members)
+        improved = False
+        for i, member in self._learning():
+            with self._giving_up(member):
+                numbers, raised, is_best = member.validated(self.step, scores[i])
+                if is_best:
+                    student = program.part(self.state, i).student_variables()
+                    member.checkpoints.save_best(self.step, student, numbers)
+                    improved = True
+                self._tell(i, numbers, raised if self.step >= 2 * program.validate_every else [], is_best)
+        if improved:
             # Else a run that is stopped, and goes on with another schedule, could keep a `best` it never had.
             self.save()
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        self.progress.note(f"validation at step {self.step}  {shown}{'  (best so far)' if is_best else ''}")
-        if self.step > self.program.validate_every:  # a student that has just begun predicts little
-            for sentence in raised:
-                self.progress.note(f"alarm: {sentence}")
-        numbers["alarms"] = float(len(raised))
-        self._write(self.step, {f"validation/{name}": value for name, value in numbers.items()})
 
     def save(self) -> None:
-        """Saves the state to go on from, once its losses and parameters are known to be finite."""
+        """Saves the states to go on from, once their losses and parameters are known to be finite."""
         self.settle()
-        self.checkpoints.save_last(self.step, self.state, self.state.student_variables())
+        for i, member in self._learning():
+            member.save(self.step, self.program.part(self.state, i))
 
     def close_best(self) -> None:
         """Says so where no checkpoint kept within the bound."""
-        best, bound = self.checkpoints.best_scores(), self.program.max_disparity
-        if best is not None and bound is not None and rank(best, bound)[0] == 0:
-            disparity = best["corrected_mean_abs_disparity"]
-            self.progress.note(
-                f"no checkpoint kept within {bound:g}; the best has a disparity of {disparity:.4g}"
-            )
+        for i, member in self._learning():
+            if text := member.beyond_bound():
+                self.progress.note(f"{self._called(i)}{text}")
 
-    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
-        for writer in self.writers:
-            writer.write_scalars(step, scalars)
+    def _own(self, metrics: Metrics, i: int) -> Any:
+        return jax.tree.map(lambda x: x[i], metrics) if self.program.members else metrics
+
+    def _learning(self) -> list[tuple[int, Member]]:
+        """The members that have not diverged.
+
+        Raises:
+          Diverged: all have.
+        """
+        found = [(i, member) for i, member in enumerate(self.members) if not member.diverged]
+        if not found:
+            raise Diverged(f"all {len(self.members)} members of the population diverged")
+        return found
+
+    @contextlib.contextmanager
+    def _giving_up(self, member: Member) -> Iterator[None]:
+        """In a population, a member that diverges does not stop the others."""
+        try:
+            yield
+        except Diverged as error:
+            if not self.program.members:
+                raise
+            member.give_up(str(error))
+            self.progress.note(f"{member.name} diverged and learns no further: {error}")
+
+    def _called(self, i: int) -> str:
+        return f"{self.members[i].name}: " if self.program.members else ""
+
+    def _tell(self, i: int, numbers: Mapping[str, float], raised: Sequence[str], is_best: bool) -> None:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        best = "  (best so far)" if is_best else ""
+        self.progress.note(f"{self._called(i)}validation at step {self.step}  {shown}{best}")
+        for sentence in raised:  # but not of a student that has just begun, which predicts little
+            self.progress.note(f"{self._called(i)}alarm: {sentence}")
 
 
-def fit(program: Program, workdir: Path, make_writers: Callable[[int], Sequence[Writer]]) -> None:
-    """Trains, from the last checkpoint where there is one.
+def fit(
+    program: Program, workdirs: Sequence[Path], make_writers: Callable[[Path, int], Sequence[Writer]]
+) -> None:
+    """Trains, from the last checkpoints where there are some.
 
     Args:
       program: what to run.
-      workdir: the run's folder.
-      make_writers: `step -> writers` of a run that goes on from that step.
+      workdirs: the folder of each student.
+      make_writers: `(workdir, step) -> writers` of a run that goes on from that step.
 
     Raises:
-      Diverged: a loss or gradient is not finite; the last checkpoint is kept.
+      Diverged: a loss or gradient is not finite, of a lone student or of every member of a population; the
+        last checkpoint is kept.
       Stopped: SIGINT or SIGTERM arrived; the state was saved.
     """
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        _fit(program, checkpoints, make_writers)
+    with contextlib.ExitStack() as stack:
+        # A population that is killed while it saves has saved some of its members: it needs the step before.
+        keep = 2 if program.members else 1
+        checkpoints = [
+            stack.enter_context(contextlib.closing(Checkpoints(folder, keep=keep))) for folder in workdirs
+        ]
+        step = common_step([own.steps() for own in checkpoints])
+        members = [
+            Member(folder, own, make_writers(folder, step), program.train.counts, program.max_disparity)
+            for folder, own in zip(workdirs, checkpoints, strict=True)
+        ]
+        for member in members:
+            stack.callback(member.close_writers)
+        states = [own.restore_state(program.abstract_state, step) for own in checkpoints] if step else []
+        _fit(_Run(program, program.join(states) if step else program.init(), step, members))
 
 
-def _fit(program: Program, checkpoints: Checkpoints, make_writers: Callable[[int], Sequence[Writer]]) -> None:
+def common_step(steps: Sequence[set[int]]) -> int:
+    """The newest step that all have saved; 0 where there is none."""
+    return max(set.intersection(*steps), default=0)
+
+
+def _fit(run: _Run) -> None:
     """What `fit` does while the checkpoints are open."""
-    step = checkpoints.last_step() or 0
-    state = checkpoints.restore_state(program.abstract_state) if step else program.init()
-    run = _Run(program, state, step, checkpoints, make_writers(step))
-    if step:
-        run.progress.note(f"going on from step {step} of {program.total_steps}")
+    program = run.program
+    if run.step:
+        run.progress.note(f"going on from step {run.step} of {program.total_steps}")
     batches = train_batches(
         program.train,
         batch_size=program.batch_size,
         seed=program.data_seed,
-        start_step=step,
+        start_step=run.step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         with_images=not program.images_on_device,
@@ -307,11 +277,9 @@ def _fit(program: Program, checkpoints: Checkpoints, make_writers: Callable[[int
                 run.save()
                 raise Stopped(run.step, program.total_steps, stop.signal)
     except Diverged as error:
-        kept = checkpoints.last_step()
+        kept = run.members[0].checkpoints.last_step()
         saved = f"the checkpoint of step {kept} is kept" if kept else "there was no checkpoint before it"
         advice = "a lower learning rate or a smaller weight may help, with another --workdir"
         raise Diverged(f"{error}; {saved}; {advice}") from None
     finally:
         run.progress.close()
-        for writer in run.writers:
-            writer.close()

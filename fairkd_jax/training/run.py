@@ -1,10 +1,14 @@
 """A whole run: its teacher, and its training."""
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
@@ -13,13 +17,19 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
 from fairkd_jax.models import num_parameters
 from fairkd_jax.training import experiment
-from fairkd_jax.training.config import check, teacher_config, uses_class_means, uses_teacher
+from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.compiled import check_fits
+from fairkd_jax.training.config import check, teacher_config, total_steps, uses_class_means, uses_teacher
 from fairkd_jax.training.loop import Program, fit
-from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.member import DIVERGED_FILE, Diverged
+from fairkd_jax.training.members import is_population, members_of
+from fairkd_jax.training.sharding import make_mesh, replicate
 from fairkd_jax.training.teacher import last_step, load_teacher, teacher_class_means, teacher_folder
 from fairkd_jax.training.trained import Trained
 from fairkd_jax.training.workdir import check_free, claim, locked
 from fairkd_jax.training.writers import JsonlWriter, Writer, require_tensorboard, tensorboard_writer
+
+MEMBERS_FOLDER = "members"
 
 
 def train(
@@ -31,6 +41,9 @@ def train(
 ) -> None:
     """Trains a student, and its teacher before it where none is given; goes on where a run was stopped.
 
+    Where the config stands for a population, all its students are trained in one program, each into a folder
+    of its own below `members`, which looks like that of its lone run.
+
     Args:
       config: every key of configs/base.py.
       workdir: the run's folder; made where it does not exist.
@@ -39,54 +52,148 @@ def train(
 
     Raises:
       UsageError: the config, the data or the folder does not allow this run.
-      Diverged: a loss or gradient is not finite.
+      Diverged: a loss or gradient is not finite, of any member where it is a population.
       Stopped: SIGINT or SIGTERM arrived.
     """
     check(config)
     if config.tensorboard:
         require_tensorboard()
-    mesh = make_mesh(devices)
+    members = members_of(config) if is_population(config) else {}
     dataset = experiment.open_data(config)
     task = experiment.task_of(dataset)
-    check_free(workdir, config, task)
+    folders = member_folders(config, workdir)
+    if not members:
+        check_free(workdir, config, task)
+    for member, own in members.items():
+        check_free(folders[member], own, task)
     experiment.check_task(config, dataset)
     with locked(workdir):
-        _train(config, workdir, dataset, task, mesh, name)
+        teacher, means = _teacher(config, workdir, dataset, task, devices)
+        if members:
+            _train_population(config, members, folders, dataset, task, teacher, means, devices, name)
+        else:
+            program = experiment.build(config, dataset, teacher, make_mesh(devices), name, means)
+            _train_one(config, workdir, program, dataset, task, teacher)
 
 
-def _train(
+def member_folders(config: ConfigDict, workdir: Path) -> dict[str, Path]:
+    """The folders of the students of a population, by their names; empty for a lone run."""
+    members = members_of(config) if is_population(config) else {}
+    return {member: workdir / MEMBERS_FOLDER / member for member in members}
+
+
+def _teacher(
     config: ConfigDict,
     workdir: Path,
     dataset: Dataset,
     task: dict[str, Any],
-    mesh: jax.sharding.Mesh,
+    devices: Sequence[jax.Device] | None,
+) -> tuple[Trained | None, np.ndarray | None]:
+    """The teacher, trained first where none is given, and its class means where they are needed.
+
+    The task learns which teacher it is.
+    """
+    if not uses_teacher(config):
+        return None, None
+    folder = teacher_folder(config, workdir)
+    if not config.teacher.checkpoint:
+        train(teacher_config(config), folder, devices=devices, name="teacher")
+    mesh = make_mesh(devices)
+    teacher = load_teacher(folder, task, mesh)
+    identity = {"architecture": teacher.architecture, "step": teacher.step}
+    task |= {"teacher": identity | {"fingerprint": teacher.fingerprint()}}
+    if not uses_class_means(config):
+        return teacher, None
+    return teacher, teacher_class_means(folder, teacher, dataset, mesh).means
+
+
+def _train_one(
+    config: ConfigDict,
+    workdir: Path,
+    program: Program,
+    dataset: Dataset,
+    task: dict[str, Any],
+    teacher: Trained | None,
+) -> None:
+    """Trains a lone student."""
+    claim(workdir, config, task)
+    if _is_finished(workdir, program.total_steps):
+        _say(f"{program.name}: this run is complete, {program.total_steps} steps, in {workdir}")
+        return
+    _describe(workdir, program)
+    _introduce(config, program, dataset, teacher, f"folder {workdir}")
+    fit(program, [workdir], functools.partial(_writers, config))
+
+
+def _train_population(
+    config: ConfigDict,
+    members: Mapping[str, ConfigDict],
+    folders: Mapping[str, Path],
+    dataset: Dataset,
+    task: dict[str, Any],
+    teacher: Trained | None,
+    means: np.ndarray | None,
+    devices: Sequence[jax.Device] | None,
     name: str,
 ) -> None:
-    """What `train` does once the folder is its own."""
-    teacher, means = None, None
-    if uses_teacher(config):
-        if not config.teacher.checkpoint:
-            devices = mesh.devices.flatten().tolist()
-            train(teacher_config(config), workdir / "teacher", devices=devices, name="teacher")
-        teacher = load_teacher(teacher_folder(config, workdir), task, mesh)
-        identity = {"architecture": teacher.architecture, "step": teacher.step}
-        task |= {"teacher": identity | {"fingerprint": teacher.fingerprint()}}
-        if uses_class_means(config):
-            means = teacher_class_means(teacher_folder(config, workdir), teacher, dataset, mesh).means
-    program = experiment.build(config, dataset, teacher, mesh, name, means)
-    claim(workdir, config, task)
-    if _is_finished(workdir, program):
-        _say(f"{name}: this run is complete, {program.total_steps} steps, in {workdir}")
-        return
-    _introduce(config, program, workdir, dataset, teacher)
-    fit(program, workdir, lambda step: _writers(config, workdir, step))
+    """Trains the members of a population that are not done yet, as many at once as are allowed."""
+    for member, own in members.items():
+        own.teacher.checkpoint = str(teacher_folder(config, folders[member].parents[1]).absolute())
+        claim(folders[member], own, task)
+    steps = total_steps(config, len(dataset.split("train")))
+    left = [member for member in members if not _is_finished(folders[member], steps)]
+    given_up = [member for member in left if (folders[member] / DIVERGED_FILE).exists()]
+    left = [member for member in left if member not in given_up]
+    waves = _waves({member: _saved_steps(folders[member]) for member in left}, config.population.wave_size)
+    done = len(members) - len(left) - len(given_up)
+    _say(f"{name}: {len(members)} members, {done} complete, {len(left)} to train in {len(waves)} wave(s)")
+    for number, wave in enumerate(waves, 1):
+        mesh = make_mesh(devices, members=len(wave))
+        placed = None if teacher is None else replace(teacher, variables=replicate(teacher.variables, mesh))
+        called = f"{name} {number}/{len(waves)}" if len(waves) > 1 else name
+        program = experiment.build(
+            config, dataset, placed, mesh, called, means, [members[member] for member in wave]
+        )
+        check_fits(program)
+        for member in wave:
+            _describe(folders[member], program)
+        _introduce(config, program, dataset, teacher, f"{len(wave)} members below {folders[wave[0]].parent}")
+        fit(program, [folders[member] for member in wave], functools.partial(_writers, config))
+        given_up += [member for member in wave if (folders[member] / DIVERGED_FILE).exists()]
+    if given_up:
+        raise Diverged(
+            f"{len(given_up)} of {len(members)} members diverged: {'; '.join(given_up)}; the others are"
+            f" complete (a member's {DIVERGED_FILE} says why; without that file it is tried again)"
+        )
 
 
-def _is_finished(workdir: Path, program: Program) -> bool:
+def _saved_steps(workdir: Path) -> frozenset[int]:
+    if not (workdir / "checkpoints").exists():
+        return frozenset()
+    with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
+        return frozenset(checkpoints.steps())
+
+
+def _waves(saved: Mapping[str, frozenset[int]], size: int) -> list[list[str]]:
+    """Members that can go on together: from a step that all of them have saved, or from none."""
+    groups = [list(saved)] if saved and frozenset.intersection(*saved.values()) else []
+    if not groups:
+        by_step: dict[int, list[str]] = {}
+        for member, steps in saved.items():
+            by_step.setdefault(max(steps, default=0), []).append(member)
+        groups = list(by_step.values())
+    return [
+        group[start : start + (size or len(group))]
+        for group in groups
+        for start in range(0, len(group), size or len(group))
+    ]
+
+
+def _is_finished(workdir: Path, steps: int) -> bool:
     last = last_step(workdir)
-    if last > program.total_steps:
-        raise UsageError(f"{workdir} holds {last} steps, more than the {program.total_steps} asked for")
-    return last == program.total_steps
+    if last > steps:
+        raise UsageError(f"{workdir} holds {last} steps, more than the {steps} asked for")
+    return last == steps
 
 
 def _writers(config: ConfigDict, workdir: Path, step: int) -> list[Writer]:
@@ -98,15 +205,20 @@ def _writers(config: ConfigDict, workdir: Path, step: int) -> list[Writer]:
     return writers
 
 
+def _describe(workdir: Path, program: Program) -> None:
+    """Writes the table of all parameters of a student into its folder."""
+    if not jax.process_index():
+        overview = parameter_overview.get_parameter_overview(
+            program.abstract_state.params, include_stats=False
+        )
+        write_text(workdir / "parameters.txt", overview + "\n")
+
+
 def _introduce(
-    config: ConfigDict, program: Program, workdir: Path, dataset: Dataset, teacher: Trained | None
+    config: ConfigDict, program: Program, dataset: Dataset, teacher: Trained | None, where: str
 ) -> None:
-    """Says what is about to be trained; the table of all parameters goes into the folder."""
+    """Says what is about to be trained."""
     params = program.abstract_state.params
-    write_text(
-        workdir / "parameters.txt",
-        parameter_overview.get_parameter_overview(params, include_stats=False) + "\n",
-    )
     sizes = ", ".join(f"{group} {num_parameters(tree):,}" for group, tree in params.items())
     if teacher:
         sizes += f", teacher {num_parameters(teacher.variables['params']):,}"
@@ -114,7 +226,7 @@ def _introduce(
         f"{program.name}: {config.student.architecture} on {dataset.info.name}, "
         f"{len(program.train):,} images, {program.total_steps:,} steps of {config.batch_size} on "
         f"{program.mesh.size} {jax.default_backend()} device(s); parameters: {sizes} (see parameters.txt); "
-        f"objectives: {', '.join(config.objectives)}; folder {workdir}"
+        f"objectives: {', '.join(config.objectives)}; {where}"
     )
 
 

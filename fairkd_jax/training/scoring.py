@@ -66,11 +66,12 @@ def evaluate_run(
         raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
     if probe:
         check_can_probe(dataset, split)
-    trained = {}
+    trained, configs = {}, {}
     if "teacher" in task:
         trained["teacher"] = load_run(teacher_folder(config, workdir), "best", task, mesh)
+        configs["teacher"], _ = read_config(teacher_folder(config, workdir))
     trained["student"] = load_run(workdir, checkpoint, task, mesh)
-    configs = {"student": config}
+    configs["student"] = config
     if baseline is not None:
         trained["baseline"] = load_run(baseline, "best", task, mesh)
         configs["baseline"], _ = read_config(baseline)
@@ -124,8 +125,8 @@ def _result(
             "architecture": model.architecture,
             "parameters": num_parameters(model.variables["params"]),
             "step": model.step,
-            "objectives": _weights(configs[name]) if name in configs else {"cross_entropy": 1.0},
-            "balancing": _balancing(configs[name]) if name in configs else [],
+            "objectives": _weights(configs[name]),
+            "balancing": _balancing(configs[name]),
             "alarms": alarms(scores[name].counts, training_counts),
         }
     if "teacher" in result:

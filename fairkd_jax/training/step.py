@@ -26,8 +26,13 @@ from fairkd_jax.training.state import TrainState, purpose_key, update_average
 from fairkd_jax.types import Batch, Outputs, Tree
 
 STUDENT = "student"
+OBJECTIVES = "objectives"  # the optimizer of objectives that have none of their own
 # Among the metrics, int32 [G+1, C, C] and no weight: the step's images by group, label and prediction.
 COUNTS = "student/counts"
+# Among the weights, where members of a population have learning rates of their own: the factor of a member's
+# in the common schedule.
+RATE = "learning_rate"
+FIXED_RATE = ("adversary", "bias_critic")  # groups with a learning rate of their own
 
 Step = Callable[[TrainState, Tree, Batch, Mapping[str, jax.Array]], tuple[TrainState, Metrics]]
 
@@ -47,7 +52,7 @@ def init_state(
     Args:
       student: the model.
       objectives: by name.
-      optimizers: by group of parameters; a group that is not named takes the student's.
+      optimizers: by group of parameters; one that is not named takes that of `OBJECTIVES`, or the student's.
       spec: the task.
       image_size: pixels of the side of the square images.
       seed: of the initialisation.
@@ -76,7 +81,7 @@ def init_state(
 def _optimizer(
     optimizers: Mapping[str, optax.GradientTransformation], group: str
 ) -> optax.GradientTransformation:
-    return optimizers.get(group, optimizers[STUDENT])
+    return optimizers.get(group, optimizers.get(OBJECTIVES, optimizers[STUDENT]))
 
 
 def make_train_step(
@@ -103,7 +108,7 @@ def make_train_step(
       student: the model that learns; its method `classify` is its head.
       teacher: the frozen model, in inference form; None where no objective uses one.
       objectives: by name.
-      optimizers: by group of parameters; a group that is not named takes the student's.
+      optimizers: by group of parameters; one that is not named takes that of `OBJECTIVES`, or the student's.
       augment: `(key, uint8 images [B,H,W,3]) -> float32 images [B,S,S,3]`, normalised.
       augment_for_teacher: the same for a teacher that sees images of another size; None where it sees the
         student's.
@@ -115,7 +120,7 @@ def make_train_step(
 
     Returns:
       `step(state, teacher_variables, batch, weights) -> (state, metrics)`, not yet compiled. `weights` holds
-      a float32 scalar per objective; changing one never recompiles.
+      a float32 scalar per objective; changing one never recompiles. See also `RATE`.
     """
 
     def step(
@@ -143,7 +148,8 @@ def make_train_step(
             name: inputs._replace(strength=weights[name]) if has_strength(objective) else inputs
             for name, objective in objectives.items()
         }
-        state = _ahead(objectives, optimizers, state, given)
+        move = functools.partial(_moved, optimizers, weights.get(RATE))
+        state = _ahead(objectives, move, state, given)
         pulls = {
             name: pull(objective, state.params.get(name, {}), state.objective_state[name], given[name])
             for name, objective in objectives.items()
@@ -163,7 +169,9 @@ def make_train_step(
         for name, factor in factors.items():
             if name in state.params:
                 gradients[name] = weighted_sum({name: pulls[name].gradient}, {name: factor})
-        params, opt_state = _update(optimizers, gradients, state)
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        for group, group_gradient in gradients.items():
+            params[group], opt_state[group] = move(group, group_gradient, opt_state[group], params[group])
         current = {"params": params[STUDENT], "batch_stats": batch_stats}
         ema = update_average(state.ema, current, state.step, ema_decay) if ema_decay else state.ema
         state = dataclasses.replace(
@@ -195,24 +203,21 @@ def _forward(student: nn.Module, state: TrainState, images: jax.Array, params: T
 
 def _ahead(
     objectives: Mapping[str, Objective],
-    optimizers: Mapping[str, optax.GradientTransformation],
+    move: Callable[[str, Tree, Any, Tree], tuple[Tree, Any]],
     state: TrainState,
     inputs: Mapping[str, Inputs],
 ) -> TrainState:
     """The state after the extra updates of those objectives that take some before the student's step."""
     params, opt_state, own = dict(state.params), dict(state.opt_state), dict(state.objective_state)
     for name, objective in objectives.items():
-        if not objective.extra_steps:
+        if not objective.extra_steps or name not in params:
             continue
 
         def update(carry: Any, i: jax.Array, name: str = name, objective: Objective = objective) -> Any:
             parameters, optimizer_state, objective_state = carry
             given = inputs[name]._replace(key=jax.random.fold_in(inputs[name].key, i))
             p = pull(objective, parameters, objective_state, given)
-            updates, optimizer_state = _optimizer(optimizers, name).update(
-                p.gradient, optimizer_state, parameters
-            )
-            return (optax.apply_updates(parameters, updates), optimizer_state, p.state), None
+            return (*move(name, p.gradient, optimizer_state, parameters), p.state), None
 
         carry = (params[name], opt_state[name], own[name])
         carry, _ = jax.lax.scan(update, carry, jnp.arange(objective.extra_steps))
@@ -245,17 +250,19 @@ def _head(student: nn.Module, state: TrainState, embedding: jax.Array) -> Any:
     )
 
 
-def _update(
-    optimizers: Mapping[str, optax.GradientTransformation], gradients: Mapping[str, Tree], state: TrainState
-) -> tuple[dict[str, Tree], dict[str, Any]]:
-    """Each group's next parameters and optimizer state."""
-    params, opt_state = {}, {}
-    for group, gradient in gradients.items():
-        updates, opt_state[group] = _optimizer(optimizers, group).update(
-            gradient, state.opt_state[group], state.params[group]
-        )
-        params[group] = optax.apply_updates(state.params[group], updates)
-    return params, opt_state
+def _moved(
+    optimizers: Mapping[str, optax.GradientTransformation],
+    rate: jax.Array | None,
+    group: str,
+    gradient: Tree,
+    state: Any,
+    params: Tree,
+) -> tuple[Tree, Any]:
+    """A group's next parameters and optimizer state; `rate` is a factor of the student's learning rate."""
+    updates, state = _optimizer(optimizers, group).update(gradient, state, params)
+    if rate is not None and group not in FIXED_RATE:
+        updates = jax.tree.map(lambda update: rate * update, updates)
+    return optax.apply_updates(params, updates), state
 
 
 def _report(pulls: Mapping[str, Any], gradients: Mapping[str, Tree], params: Mapping[str, Tree]) -> Metrics:

@@ -113,26 +113,26 @@ class Progress:
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
-    def report(self, step: int, scalars: Mapping[str, float]) -> float:
-        """Shows the numbers of the steps since the last report.
-
-        Returns:
-          Images per second since then.
-        """
+    def rate(self, step: int) -> float:
+        """Images per second since this was last asked."""
         now = time.monotonic()
         rate = self._batch_size * (step - self._last_step) / max(now - self._last, 1e-9)
         self._last_step, self._last = step, now
+        return rate
+
+    def report(self, step: int, rate: float, scalars: Mapping[str, float]) -> None:
+        """Shows the numbers of the steps since the last report, and the images per second."""
         speed = [f"{rate:,.0f} images/s"] if rate else []
         numbers = "  ".join([*speed, *(f"{name} {value:.3g}" for name, value in scalars.items())])
         if self._bar is not None:
             self._bar.set_postfix_str(numbers)
-            return rate
+            return
         line = f"step {step}/{self._total}  {numbers}"
         done = step - self._start_step
         if done > 0:
-            line += f"  {_clock((self._total - step) * (now - self._start) / done)} left"
+            elapsed = time.monotonic() - self._start
+            line += f"  {_clock((self._total - step) * elapsed / done)} left"
         self._print(line)
-        return rate
 
     def note(self, text: str) -> None:
         """Prints a line of its own."""

@@ -13,7 +13,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.optimizer import make_optimizer, make_schedule
-from fairkd_jax.training.sharding import check_divides, make_mesh, over_batch, replicated
+from fairkd_jax.training.sharding import check_divides, make_mesh, over_batch, over_members, replicated
 from fairkd_jax.training.workdir import differences
 from fairkd_jax.training.writers import JsonlWriter, Progress, jsonable, tensorboard_writer
 
@@ -55,9 +55,13 @@ def test_unusual_optimizer_settings_are_refused():
 
 def test_a_mesh_splits_the_batch_and_copies_the_rest():
     mesh = make_mesh()
-    assert (mesh.size, mesh.axis_names) == (8, ("data",))
+    assert (mesh.size, mesh.axis_names) == (8, ("data", "population"))
     assert over_batch(mesh).shard_shape((16, 3)) == (2, 3)
     assert replicated(mesh).shard_shape((16, 3)) == (16, 3)
+    both = make_mesh(members=6)  # two devices for the members, four for a batch
+    assert dict(both.shape) == {"data": 4, "population": 2}
+    assert over_batch(both).shard_shape((16, 3)) == (4, 3)
+    assert over_members(both).shard_shape((6, 3)) == (3, 3)
     check_divides("batch_size", 24, mesh)
     with pytest.raises(UsageError, match="batch_size=5 does not divide by 8 devices; use 8"):
         check_divides("batch_size", 5, mesh)
@@ -104,9 +108,13 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal():
     for stream in (log, terminal):
         progress = Progress("student", step=10, total_steps=40, batch_size=8, stream=stream)
         progress.advance(11)
-        assert progress.report(11, {"loss": 0.7}) == 0  # the clock starts here, after what was compiled
+        rate = progress.rate(11)
+        assert rate == 0  # the clock starts here, after what was compiled
+        progress.report(11, rate, {"loss": 0.7})
         progress.advance(20)
-        assert progress.report(20, {"loss": 0.5}) > 0
+        rate = progress.rate(20)
+        assert rate > 0
+        progress.report(20, rate, {"loss": 0.5})
         progress.note("validation at step 20")
         progress.close()
     lines = log.getvalue().splitlines()
@@ -148,7 +156,7 @@ def test_checkpoints_keep_the_last_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     assert (checkpoints.last_step(), checkpoints.best_step()) == (3, 2)
     assert checkpoints.best_scores()["accuracy"] == 0.5
-    state = checkpoints.restore_state(shapes(student | {"step": jnp.int32(0)}))
+    state = checkpoints.restore_state(shapes(student | {"step": jnp.int32(0)}), 3)
     assert state["step"] == 3
     assert state["step"].sharding.is_fully_replicated
     for which, expected in (("best", 2), ("last", 3), ("2", 2)):

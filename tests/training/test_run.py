@@ -26,7 +26,7 @@ from fairkd_jax.training import (
     write_class_means,
 )
 from fairkd_jax.training.checkpoint import Checkpoints
-from fairkd_jax.training.loop import rank
+from fairkd_jax.training.member import rank
 
 ONE = jax.devices()[:1]
 CLOCKS = ("images_per_second", "data_wait_share")  # what a metrics line says of the time that it took

@@ -1,0 +1,208 @@
+"""A population as a run: each member is its lone run, whatever happens to the others."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from configs import ckd_adv, student
+from fairkd_jax.errors import UsageError
+from fairkd_jax.training import Diverged, Stopped, evaluate_run, is_population, loop, member_folders, train
+from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.members import members_of
+from fairkd_jax.training.room import check_room
+from fairkd_jax.training.run import _waves
+from fairkd_jax.training.workdir import read_config
+
+ONE = jax.devices()[:1]
+
+
+def swept(make_config, module=ckd_adv, **changes):
+    config = make_config(module, **changes)
+    config.optimizer.name, config.optimizer.learning_rate = "sgd", 0.02
+    config.batch_size, config.checkpoint_every_steps = 128, 4
+    return config
+
+
+@pytest.fixture(scope="module")
+def lone(make_config, tmp_path_factory):
+    """Two lone runs that learn from one teacher."""
+    folder = tmp_path_factory.mktemp("lone")
+    config = swept(make_config)
+    train(config, folder / "first", devices=ONE)
+    config = swept(make_config, seed=1)
+    config.adversary.weight = 0.0
+    config.teacher.checkpoint = str(folder / "first" / "teacher")
+    train(config, folder / "second", devices=ONE)
+    return folder
+
+
+def last_student(workdir):
+    import orbax.checkpoint as ocp
+
+    step = max(Checkpoints(workdir, keep=2).steps())
+    path = workdir / "checkpoints" / "last" / str(step) / "student"
+    return ocp.StandardCheckpointer().restore(path.absolute())
+
+
+def lines_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(member, other, atol=1e-5):
+    """Parameters after SGD, every logged number, and every prediction of two runs."""
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=atol), last_student(member), last_student(other)
+    )
+    ours, theirs = lines_of(member), lines_of(other)
+    assert [line.keys() for line in ours] == [line.keys() for line in theirs]
+    for key in ("loss", "adversary/loss", "learning_rate", "validation/cross_entropy", "student/alarms"):
+        found, wanted = ([line[key] for line in lines if key in line] for lines in (ours, theirs))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5, err_msg=key)
+    results = [evaluate_run(folder, devices=ONE) for folder in (member, other)]
+    assert results[0]["student"]["accuracy"] == results[1]["student"]["accuracy"]
+    probabilities = [
+        np.load(folder / "predictions" / "test.npz")["student_probabilities"] for folder in (member, other)
+    ]
+    np.testing.assert_allclose(*probabilities, atol=1e-4)
+
+
+@pytest.fixture
+def population(make_config, lone):
+    config = swept(make_config)
+    config.teacher.checkpoint = str(lone / "first" / "teacher")
+    config.population.weights.adversary = (1.0, 0.0)
+    config.population.seeds = (0, 1)
+    return config
+
+
+def of(workdir, weight, seed):
+    return workdir / "members" / f"adversary.weight={weight},seed={seed}"
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_member_is_its_lone_run(devices, population, lone, tmp_path):
+    """Weights and seeds of their own, on one device and on eight, two for each member."""
+    train(population, tmp_path / "run", devices=jax.devices()[:devices])
+    assert sorted(path.name for path in (tmp_path / "run" / "members").iterdir()) == sorted(
+        folder.name for folder in member_folders(population, tmp_path / "run").values()
+    )
+    assert_same_run(of(tmp_path / "run", 1.0, 0), lone / "first")
+    assert_same_run(of(tmp_path / "run", 0.0, 1), lone / "second")
+    # To later tools it is a lone run of that config.
+    config, _ = read_config(of(tmp_path / "run", 0.0, 1))
+    assert not is_population(config)
+    assert (config.seed, config.adversary.weight) == (1, 0.0)
+
+
+def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monkeypatch):
+    """Stopped at step 6, and killed while the members of step 8 were being saved."""
+    read, number = loop.read_from_device, iter(range(1000))
+
+    def reading(tree):
+        if next(number) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return read(tree)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "read_from_device", reading)
+        with pytest.raises(Stopped):
+            train(population, tmp_path / "run", devices=ONE)
+    saved, save = [], Checkpoints.save_last
+
+    def saving(self, step, state, own):
+        if step == 8 and len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.extend([step] * (step == 8))
+        save(self, step, state, own)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save_last", saving)
+        with pytest.raises(KeyboardInterrupt):
+            train(population, tmp_path / "run", devices=ONE)
+    train(population, tmp_path / "run", devices=ONE)
+    for member, other in (((1.0, 0), "first"), ((0.0, 1), "second")):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+            last_student(of(tmp_path / "run", *member)),
+            last_student(lone / other),
+        )
+    steps = [line["step"] for line in lines_of(of(tmp_path / "run", 1.0, 0)) if "loss" in line]
+    assert steps == [2, 4, 6, 8, 10, 12, 14, 16, 17]
+
+
+def test_a_member_that_diverges_leaves_the_others_alone(make_config, tmp_path, capsys):
+    config = make_config(student, log_every_steps=1, checkpoint_every_steps=2)
+    config.optimizer.name, config.optimizer.clip_norm = "sgd", 0.0
+    config.population.learning_rates = (0.01, 1e30)
+    with pytest.raises(
+        Diverged, match=r"1 of 2 members diverged: optimizer.learning_rate=1e\+30; the others"
+    ):
+        train(config, tmp_path / "run", devices=ONE)
+    good, bad = ((tmp_path / "run" / "members" / f"optimizer.learning_rate={x}") for x in ("0.01", "1e+30"))
+    assert "not finite" in (bad / "diverged.txt").read_text()
+    alone = make_config(student, log_every_steps=1, checkpoint_every_steps=2)
+    alone.optimizer.name, alone.optimizer.clip_norm, alone.optimizer.learning_rate = "sgd", 0.0, 0.01
+    train(alone, tmp_path / "alone", devices=ONE)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        last_student(good),
+        last_student(tmp_path / "alone"),
+    )
+    # Started again, nothing is trained, and what happened is not forgotten.
+    capsys.readouterr()
+    with pytest.raises(Diverged, match="1 of 2 members diverged"):
+        train(config, tmp_path / "run", devices=ONE)
+    assert "2 members, 1 complete, 0 to train" in capsys.readouterr().out
+
+
+def test_waves_train_the_same_members(make_config, tmp_path, capsys):
+    config = make_config(student)
+    config.population.seeds, config.population.wave_size = (0, 1, 2), 2
+    train(config, tmp_path / "run", devices=ONE)
+    assert "3 members, 0 complete, 3 to train in 2 wave(s)" in capsys.readouterr().out
+    for seed in range(3):
+        assert max(Checkpoints(tmp_path / "run" / "members" / f"seed={seed}").steps()) == 8
+    train(config, tmp_path / "run", devices=ONE)
+    assert "3 members, 3 complete, 0 to train" in capsys.readouterr().out
+
+
+def test_members_that_cannot_go_on_together_train_in_waves_of_their_own():
+    saved = {"a": frozenset({4, 8}), "b": frozenset({4}), "c": frozenset({4, 8})}
+    assert _waves(saved, 0) == [["a", "b", "c"]]
+    assert _waves(saved | {"d": frozenset()}, 0) == [["a", "c"], ["b"], ["d"]]
+    assert _waves(dict.fromkeys("abc", frozenset()), 2) == [["a", "b"], ["c"]]
+    assert _waves({}, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": {"adversary": (0.0, 0.0)}}, "adversary.weight has 0.0, 0.0, one of them twice"),
+        ({"weights": {"mfd": (1.0,)}}, "population.weights.mfd: mfd is none of the run's objectives"),
+        ({"weights": {"adversary": (-1.0,)}}, "adversary.weight=-1.0 must be 0 or more"),
+        ({"seeds": ("a",)}, "population: seed cannot be 'a'"),
+    ],
+)
+def test_what_is_wrong_with_a_population_is_said_before_it_starts(change, message, make_config):
+    config = make_config(ckd_adv)
+    for key, value in change.items():
+        if key == "weights":
+            for name, values in value.items():
+                config.population.weights[name] = values
+        else:
+            config.population[key] = value
+    with pytest.raises(UsageError, match=message):
+        members_of(config)
+
+
+def test_a_population_that_does_not_fit_names_the_number_that_does():
+    gib = 2.0**30
+    check_room(8, peak=9 * gib, placed=1 * gib, free=8 * gib)
+    check_room(8, peak=9 * gib, placed=1 * gib, free=0)  # not known
+    with pytest.raises(UsageError, match=r"takes 9.00 GiB, and 5.00 are free; .*wave_size=4 "):
+        check_room(8, peak=9 * gib, placed=1 * gib, free=4 * gib)
+    with pytest.raises(UsageError, match="not even one would fit"):
+        check_room(8, peak=9 * gib, placed=1 * gib, free=0.5 * gib)
