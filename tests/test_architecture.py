@@ -21,6 +21,7 @@ LEVELS = {
     "training": 3,
     "report": 3,
     "benchmarks": 4,
+    "sweep": 4,
     "cli": 4,
 }
 # The one module of the package that turns a config into objects, and those that hand it a config.
@@ -28,6 +29,7 @@ READS_CONFIG = {
     "cli.py",
     "training/config.py",
     "training/experiment.py",
+    "training/members.py",
     "training/run.py",
     "training/scoring.py",
     "training/teacher.py",
@@ -37,7 +39,7 @@ READS_CONFIG = {
 
 
 # Heavy libraries behind an extra, imported by the function that needs them; and a program of its own.
-LATE = {"models/weights/files.py": ("torch",)}
+LATE = {"models/weights/files.py": ("torch",), "sweep/ray_runner.py": ("ray",)}
 OTHER_PROCESS = {"benchmarks/torch_peer.py": ("torch",)}
 
 
@@ -68,7 +70,7 @@ def test_imports_run_downward(path):
     for name in imports_of(path):
         root, *rest = name.split(".")
         allowed = (LATE | OTHER_PROCESS).get(str(path.relative_to(PACKAGE)), ())
-        assert root in allowed or root not in ("configs", "torch", "tensorflow"), name
+        assert root in allowed or root not in ("configs", "torch", "tensorflow", "ray"), name
         assert not name.startswith("fairkd_jax.benchmarks.torch_peer"), "a program of its own"
         if root == "fairkd_jax" and rest and rest[0] != part:
             assert LEVELS[rest[0]] < LEVELS[part], f"{part} must not import {name}"

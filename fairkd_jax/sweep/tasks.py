@@ -1,0 +1,128 @@
+"""What one task of a sweep does on its machine: a run's commands, one after another, into the run's log."""
+
+import contextlib
+import fcntl
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+LOG = "sweep.log"
+BEGUN = "sweep: on "  # in front of the machine's name, where a task begins
+GRACE = 60.0  # seconds in which a run that is stopped may save its state
+_GUARD = Path(__file__).with_name("guard.py")
+_POLL = 0.2
+_TAIL = 2**16  # bytes
+
+
+class Job(NamedTuple):
+    """What is sent to a machine.
+
+    Attributes:
+      name: of the run.
+      folder: of the run.
+      commands: programs of the repository with their arguments.
+      root: the repository's folder.
+      cwd: where the commands run.
+      environment: variables that they get beside those of the machine.
+      grace: seconds in which a run that is stopped may save its state.
+    """
+
+    name: str
+    folder: str
+    commands: tuple[tuple[str, ...], ...]
+    root: str
+    cwd: str
+    environment: Mapping[str, str]
+    grace: float = GRACE
+
+
+class Outcome(NamedTuple):
+    """How a task ended.
+
+    Attributes:
+      code: the exit code of its last command; from 128 on, a signal killed or stopped it.
+      message: the last line of its log, where it did not end well.
+    """
+
+    code: int
+    message: str = ""
+
+
+def run_job(job: Job) -> Outcome:
+    """Runs the commands of a job until one fails; whatever ends this call ends them too."""
+    folder = Path(job.cwd, job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / LOG
+    with log.open("ab", buffering=0) as file:
+        file.write(f"{BEGUN}{socket.gethostname()}, process {os.getpid()}\n".encode())
+        _wait_until_free(folder, job.grace)
+        for program, *arguments in job.commands:
+            command = [sys.executable, str(Path(job.root, program)), *arguments]
+            file.write(f"sweep: {shlex.join(command)}\n".encode())
+            code = _run(command, job, file.fileno())
+            if code:
+                return Outcome(code, _last_line(log))
+    return Outcome(0)
+
+
+def _run(command: list[str], job: Job, output: int) -> int:
+    """Runs a command to its end; its exit code, or 128 and the number of the signal that killed it."""
+    told, control = os.pipe()  # closes when this process dies
+    result, answer = os.pipe()
+    try:
+        try:
+            subprocess.run(
+                [sys.executable, "-I", "-S", str(_GUARD), str(job.grace), str(told), str(answer), *command],
+                cwd=job.cwd,
+                env={**os.environ, **job.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(told, answer),
+                start_new_session=True,  # Ctrl-C at a terminal is not for it
+                check=True,
+            )
+        finally:
+            os.close(told)
+            os.close(answer)
+        try:
+            while not select.select([result], [], [], _POLL)[0]:
+                pass  # what interrupts this comes through here
+        except BaseException:
+            os.write(control, b".")
+            os.read(result, 16)  # until it has ended
+            raise
+        return int(os.read(result, 16) or 128 + signal.SIGKILL)
+    finally:
+        os.close(control)
+        os.close(result)
+
+
+def _wait_until_free(folder: Path, seconds: float) -> None:
+    """Waits until nobody trains in a folder: a machine that was lost may be about to save its state."""
+    deadline = time.monotonic() + seconds
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(_POLL)
+    finally:
+        os.close(descriptor)
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a log that says something."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,58 @@
+"""scripts/sweep.py as users start it."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+from fairkd_jax.training.config import MODEL_KEYS
+from tests.sweep.conftest import ROOT, write_run
+
+CONFIG = "--config=configs/rkd_adv.py"
+GRID = ("--grid", "adversary.weight=0,0.5", "--grid=seed=0,1")
+
+
+def start(*arguments):
+    return subprocess.run(
+        [sys.executable, "scripts/sweep.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"RAY_ADDRESS": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_dry_run_prints_a_command_a_line(tmp_path):
+    shown = start(CONFIG, *GRID, "--config.epochs=2", "--dry_run", f"--workdir={tmp_path}", "--evaluate")
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert len(lines) == 6
+    for line in lines:
+        words = shlex.split(line)
+        assert words[:3] == ["python", "train.py", CONFIG]
+        assert "--config.epochs=2" in words or "/teachers/" in line
+    assert sum("eval.py" in line for line in lines) == 4
+    assert shown.stderr == (
+        "sweep.py: 6 commands, and 0 runs complete before; the first 2 lines (teachers) must have ended well"
+        " before the others start\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_is_one_line_before_anything_starts():
+    refused = start(CONFIG, "--grid=adversary.weigt=1,2")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith('sweep.py: --grid: unknown key weigt. Did you mean "weight"')
+    assert len(refused.stderr.splitlines()) == 1
+    assert not refused.stdout
+
+
+def test_the_summary_is_printed_and_written(tmp_path):
+    config = {"seed": 3, "objectives": ["ckd"], "batch_size": 8, "epochs": 1, "teacher": {}, "data": {}}
+    config |= {"student": dict.fromkeys(MODEL_KEYS), "optimizer": {}}
+    write_run(tmp_path / "a", config, scores=[("test", {}), ("val", {})])
+    printed = start("--summary", tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert "Chosen: a (seeds 3)" in printed.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "summary.csv", "summary.parquet"}
