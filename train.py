@@ -29,6 +29,7 @@ from fairkd_jax.training import (
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File[:preset].", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config>[-<preset>] by default.")
 _BASELINE = flags.DEFINE_bool("baseline", False, "Whether to train the student without debiasing as well.")
+cli.define_cluster_flags()
 flags.mark_flag_as_required("config")
 
 
@@ -39,6 +40,7 @@ def default_workdir() -> Path:
 
 
 def main() -> None:
+    cli.join_cluster()
     cli.use_compilation_cache()
     config = resolved(cli.load_config(_CONFIG))
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir()

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import cache_folder, make_folder
+from fairkd_jax.training import cluster
 
 USAGE_ERROR = 2
 OS_ERROR = 1
@@ -110,6 +111,20 @@ def load_config(holder: flags.FlagHolder) -> ConfigDict:
     except OSError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
         raise UsageError(f"the config file {path} cannot be read: {reason}") from None
+
+
+def define_cluster_flags() -> None:
+    """The flags of a run over several processes."""
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where a run has several processes.")
+    flags.DEFINE_integer("num_processes", 0, "How many these are.", lower_bound=0)
+    flags.DEFINE_integer("process_id", -1, "Which one this is, from 0.", lower_bound=-1)
+    flags.DEFINE_bool("distributed", False, "Whether to look for other processes, as on a TPU pod slice.")
+
+
+def join_cluster() -> None:
+    """Joins the other processes of this run; see `training.cluster`."""
+    values = flags.FLAGS
+    cluster.join(values.coordinator, values.num_processes, values.process_id, detect=values.distributed)
 
 
 def use_compilation_cache() -> None:
