@@ -49,13 +49,13 @@ def main() -> None:
     train(config, workdir)
     if is_population(config):
         members = {name: evaluate_run(folder) for name, folder in member_folders(config, workdir).items()}
-        print(f"\n{tables.members(members)}")
+        cli.say(f"\n{tables.members(members)}")
         return
     if baseline is not None:
         train(baseline, workdir / "baseline", name="baseline")
         evaluate_run(workdir / "baseline")  # a run of its own, to be compared as such
     evaluation = evaluate_run(workdir, baseline=workdir / "baseline" if baseline is not None else None)
-    print(f"\n{tables.comparison(evaluation)}\n\n{tables.recall_by_group(evaluation)}")
+    cli.say(f"\n{tables.comparison(evaluation)}\n\n{tables.recall_by_group(evaluation)}")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,12 @@ def define_cluster_flags() -> None:
     flags.DEFINE_bool("distributed", False, "Whether to look for other processes, as on a TPU pod slice.")
 
 
+def say(text: str) -> None:
+    """Prints a text; of several processes, one does."""
+    if not jax.process_index():
+        print(text)
+
+
 def join_cluster() -> None:
     """Joins the other processes of this run; see `training.cluster`."""
     values = flags.FLAGS

@@ -3,11 +3,15 @@
 import os
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from fairkd_jax.errors import UsageError
 
 
-def join(coordinator: str = "", num_processes: int = 0, process_id: int = -1, *, detect: bool = False) -> None:
+def join(
+    coordinator: str = "", num_processes: int = 0, process_id: int = -1, *, detect: bool = False
+) -> None:
     """Joins the processes of a run; does nothing where there is only this one.
 
     Must come before anything that uses a device. Several processes are found by themselves where Slurm starts
@@ -38,6 +42,16 @@ def join(coordinator: str = "", num_processes: int = 0, process_id: int = -1, *,
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"the processes of this run do not find one another: {reason}") from error
+
+
+def agreed(value: bool) -> bool:
+    """What process 0 found, such as whether a file is there: another process may look a moment later.
+
+    Where processes decided for themselves, one could wait for others that went another way.
+    """
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def _several() -> bool:

@@ -18,6 +18,7 @@ from fairkd_jax.files import write_text
 from fairkd_jax.models import num_parameters
 from fairkd_jax.training import experiment
 from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.training.cluster import agreed
 from fairkd_jax.training.compiled import check_fits
 from fairkd_jax.training.config import check, teacher_config, total_steps, uses_class_means, uses_teacher
 from fairkd_jax.training.loop import Program, fit
@@ -142,7 +143,7 @@ def _train_population(
         claim(folders[member], own, task)
     steps = total_steps(config, len(dataset.split("train")))
     left = [member for member in members if not _is_finished(folders[member], steps)]
-    given_up = [member for member in left if (folders[member] / DIVERGED_FILE).exists()]
+    given_up = [member for member in left if agreed((folders[member] / DIVERGED_FILE).exists())]
     left = [member for member in left if member not in given_up]
     waves = _waves({member: _saved_steps(folders[member]) for member in left}, config.population.wave_size)
     done = len(members) - len(left) - len(given_up)
@@ -159,7 +160,7 @@ def _train_population(
             _describe(folders[member], program)
         _introduce(config, program, dataset, teacher, f"{len(wave)} members below {folders[wave[0]].parent}")
         fit(program, [folders[member] for member in wave], functools.partial(_writers, config))
-        given_up += [member for member in wave if (folders[member] / DIVERGED_FILE).exists()]
+        given_up += [member for member in wave if agreed((folders[member] / DIVERGED_FILE).exists())]
     if given_up:
         raise Diverged(
             f"{len(given_up)} of {len(members)} members diverged: {'; '.join(given_up)}; the others are"
@@ -168,7 +169,7 @@ def _train_population(
 
 
 def _saved_steps(workdir: Path) -> frozenset[int]:
-    if not (workdir / "checkpoints").exists():
+    if not agreed((workdir / "checkpoints").exists()):
         return frozenset()
     with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
         return frozenset(checkpoints.steps())

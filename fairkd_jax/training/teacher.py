@@ -13,6 +13,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.training import class_means, experiment
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.class_means import ClassMeans
+from fairkd_jax.training.cluster import agreed
 from fairkd_jax.training.config import make_augmentation, total_steps
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.trained import Trained, load_trained
@@ -46,7 +47,7 @@ def load_teacher(workdir: Path, task: Mapping[str, Any], mesh: jax.sharding.Mesh
 
 
 def last_step(workdir: Path) -> int:
-    if not (workdir / "checkpoints").exists():
+    if not agreed((workdir / "checkpoints").exists()):
         return 0
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         return checkpoints.last_step() or 0
@@ -57,7 +58,7 @@ def teacher_class_means(
 ) -> ClassMeans:
     """The teacher's mean embedding of each class, computed and saved beside it when first needed."""
     path, names = folder / class_means.FILE_NAME, dataset.info.class_names
-    if path.exists():
+    if agreed(path.exists()):
         return class_means.load(path, teacher, names)
     found = _computed_means(folder, teacher, dataset, mesh)
     if not jax.process_index():

@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+import jax
 from tqdm import tqdm
 
 from fairkd_jax.errors import UsageError
@@ -95,7 +97,9 @@ class Progress:
 
         The clock starts at the first `advance`: what is compiled before it says nothing of the speed.
         """
-        self._name, self._total, self._stream = name, total_steps, stream or sys.stderr
+        if stream is None:  # of several processes, one speaks
+            stream = open(os.devnull, "w") if jax.process_index() else sys.stderr  # noqa: SIM115
+        self._name, self._total, self._stream = name, total_steps, stream
         self._batch_size = batch_size
         self._start_step, self._start = step, 0.0
         self._last_step, self._last = step, 0.0

@@ -20,10 +20,15 @@ def softmax(z):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def log_softmax(z):
+    z = z - z.max(axis=-1, keepdims=True)  # a probability of 1e-350 is 0, but its logarithm is a number
+    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+
 def kl_reference(s, t, temperature):
-    p, q = softmax(t / temperature), softmax(s / temperature)
+    p, q = log_softmax(t / temperature), log_softmax(s / temperature)
     return temperature**2 * np.array(
-        [sum(a * np.log(a / b) for a, b in zip(*pq, strict=True)) for pq in zip(p, q, strict=True)]
+        [sum(np.exp(a) * (a - b) for a, b in zip(*pq, strict=True)) for pq in zip(p, q, strict=True)]
     )
 
 

@@ -21,7 +21,7 @@ WAYS = [way for way in DEBIASING if way != "adv"]  # which test_methods.py train
 @pytest.fixture(scope="module")
 def taught(make_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "teacher"
-    config = make_config(teacher, epochs=4, batch_size=64)
+    config = make_config(teacher, epochs=2, batch_size=64)
     config.student.architecture = "efficientnet_mini"
     train(config, workdir, devices=ONE)
     return workdir
