@@ -56,5 +56,5 @@ def test_others_that_do_not_answer_are_one_line(started, monkeypatch):
         raise RuntimeError("DEADLINE_EXCEEDED: no answer\nmore lines")
 
     monkeypatch.setattr(jax.distributed, "initialize", fails)
-    with pytest.raises(UsageError, match="do not find one another: DEADLINE_EXCEEDED: no answer$"):
+    with pytest.raises(UsageError, match=r"do not find one another: DEADLINE_EXCEEDED: no answer$"):
         cluster.join("10.0.0.1:1234", 2, 1)
