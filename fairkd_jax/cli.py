@@ -68,8 +68,8 @@ def fail(message: str, code: int = USAGE_ERROR) -> None:
 
 
 def _is_worth_reading(record: LogRecord) -> bool:
-    """Libraries tell each of their steps at the level of information."""
-    return record.levelno > INFO or "fairkd_jax" in record.pathname
+    """Libraries tell each of their steps at the level of information, this package what is worth reading."""
+    return record.levelno > INFO or Path(record.pathname).is_relative_to(Path(__file__).parent)
 
 
 def _parse(argv: list[str]) -> list[str]:

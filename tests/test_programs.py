@@ -1,6 +1,7 @@
 """The two programs as users start them: what they print, and how they fail."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairkd_jax import host_memory
+from fairkd_jax import cli, host_memory
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -211,3 +212,17 @@ def test_programs_start_once_more_to_tune_the_memory(tmp_path):
         )
         printed, _ = process.communicate()
         assert printed.split() == [expected, str(process.pid), "--a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "level", "shown"),
+    [
+        ("fairkd_jax/data/split.py", logging.INFO, True),
+        (".venv/lib/orbax/handler.py", logging.INFO, False),  # also in a clone that is called fairkd_jax
+        (".venv/lib/orbax/handler.py", logging.WARNING, True),
+    ],
+)
+def test_the_log_tells_what_the_package_says(beside, level, shown):
+    path = ROOT / beside
+    record = logging.LogRecord("absl", level, str(path), 1, "message", (), None)
+    assert cli._is_worth_reading(record) == shown

@@ -84,7 +84,8 @@ def _measures(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     values = {key: [one[key] for one in summaries] for key in ("accuracy", _MAD, _CORRECTED)}
     features, kind = PROBED
     values["probe"] = [one["probe"][features][kind]["advantage"] for one in summaries]
-    return {key: over_seeds(found)._asdict() for key, found in values.items()}
+    alarmed = sum(bool(one["alarms"]["raised"]) for one in summaries)
+    return {key: over_seeds(found)._asdict() for key, found in values.items()} | {"alarmed": alarmed}
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
@@ -107,7 +108,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> st
             f"{row[_MAD]['mean']:.3f}",
             _with_interval(row[_CORRECTED], "{:.3f}"),
             _with_interval(difference, "{:+.3f}") if difference else "",
-            _verdict(row) if difference else "",
+            (_verdict(row) if difference else "") + _alarmed(row),
             _with_interval(row["probe"], "{:.2f}"),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -118,6 +119,11 @@ def _with_interval(found: Mapping[str, float], form: str) -> str:
     if math.isnan(found["low"]):
         return form.format(found["mean"])
     return f"{form} ({form} to {form})".format(found["mean"], found["low"], found["high"])
+
+
+def _alarmed(row: Mapping[str, Any]) -> str:
+    """How many of the runs collapse or over-correct: what they reach is then no success."""
+    return f"; **alarm** in {row['alarmed']} runs" if row["alarmed"] else ""
 
 
 def _verdict(row: Mapping[str, Any]) -> str:

@@ -66,7 +66,8 @@ def corrected_interval(
         return float(brentq(excess, 0.0, high, args=(share,), xtol=1e-12))
 
     outside = 0.5 * (1.0 - level)
-    return HALF_NORMAL * reached(1.0 - outside), HALF_NORMAL * reached(outside)
+    low, high = (HALF_NORMAL * reached(share) for share in (1.0 - outside, outside))
+    return min(low, 1.0), min(high, 1.0)  # of shares; normal gaps know no bound
 
 
 def comparable(total: NDArray[np.int64], min_count: int) -> NDArray[np.bool_]:

@@ -117,7 +117,10 @@ def comparison(evaluation: Mapping[str, Any]) -> str:
         rows.append([_PROBES_TITLE])
         for title, (source, kind) in _PROBES.items():
             rows.append([title, *(_readable(m["probe"][source][kind]) for m in models)])
-    lines = [f"alarm, {name}: {text}" for name in names for text in evaluation[name]["alarms"]["raised"]]
+    lines = []
+    if not any(m["num_gaps"] for m in models):
+        lines.append("no disparity: no class has 2 images or more in each of two groups")
+    lines += [f"alarm, {name}: {text}" for name in names for text in evaluation[name]["alarms"]["raised"]]
     return "\n".join([aligned(rows), *lines, *_reasons(evaluation, names)])
 
 

@@ -251,7 +251,10 @@ def check_task(config: ConfigDict, dataset: Dataset) -> None:
         "cross_entropy.balanced": config.cross_entropy.balanced,
         "data.control": config.data.control != "none",
     }
+    mixed = (dataset.split("train").counts > 0).sum(axis=0).max(initial=0)
     for name, on in switches.items():
+        if on and known > 1 and mixed < 2:
+            raise UsageError(f"{name} needs a class with training images of two known groups; there is none")
         if on and known < 2:
             raise UsageError(
                 f"{name} needs training images of at least two known groups; {dataset.info.name} has {known}"

@@ -57,10 +57,13 @@ def evaluate_run(
         nothing to probe.
     """
     config, task = read_config(workdir)
+    if baseline is not None:
+        read_config(baseline)  # before anything is loaded
     mesh = make_mesh(devices)
+    shown = config.copy_and_resolve_references()
     if config.data.control == "shuffle":  # what was shuffled was shuffled to learn from
-        config.data.control = "none"
-    dataset = experiment.open_data(config)
+        shown.data.control = "none"
+    dataset = experiment.open_data(shown)
     current = experiment.task_of(dataset)
     if any(task.get(key) != value for key, value in current.items()):
         raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
@@ -144,12 +147,17 @@ def _weights(config: ConfigDict) -> dict[str, float]:
 
 
 def _balancing(config: ConfigDict) -> list[str]:
-    """What else debiases a run, beside its objectives."""
+    """What else is to be known of how a run is debiased, beside its objectives."""
     switches = {
         "balanced sampling": config.data.balance_groups,
         "balanced weights": config.cross_entropy.balanced,
         "group heads": config.student.group_heads,
     }
+    if "adversary" in config.objectives:
+        switches["as a ratio"] = config.adversary.lambda_mode == "ratio"
+        switches["by projection"] = config.adversary.projection
+    switches["(positive control)"] = config.data.control == "patch"
+    switches["(placebo)"] = config.data.control == "shuffle"
     return [name for name, on in switches.items() if on]
 
 

@@ -61,6 +61,7 @@ def test_a_student_is_debiased_from_its_config(way, make_config, taught, tmp_pat
         assert np.isfinite(values(lines, f"student/{key}")[-1])
     result = evaluate_run(tmp_path / "run", devices=ONE)
     named = {"sampling": "balanced sampling", "weights": "balanced weights", "heads": "group heads"}
+    named |= {"ratio": "as a ratio", "projection": "by projection"}
     assert result["student"]["balancing"] == ([named[way]] if way in named else [])
     config, task = read_config(tmp_path / "run")
     loaded = load_trained(tmp_path / "run", config, task, which="last", mesh=make_mesh(ONE))
@@ -92,7 +93,8 @@ def test_a_placebo_is_shuffled_to_learn_from_alone(make_config, taught, tmp_path
 
     monkeypatch.setattr(experiment, "open_dataset", opened)
     run(config, taught, tmp_path / "run", epochs=1)
-    evaluate_run(tmp_path / "run", devices=ONE)
+    result = evaluate_run(tmp_path / "run", devices=ONE)
+    assert result["student"]["balancing"] == ["(placebo)"]
     learnt, scored = (dataset.split("train") for dataset in (seen[0], seen[-1]))
     assert (learnt.groups != scored.groups).any()
     np.testing.assert_array_equal(learnt.counts, scored.counts)
