@@ -16,7 +16,7 @@ from fairkd_jax.data.plan import SPLITS
 from fairkd_jax.errors import UsageError
 from fairkd_jax.fairness.power import power_of
 from fairkd_jax.training import resolved
-from fairkd_jax.training.experiment import open_data
+from fairkd_jax.training.experiment import split_counts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File[:preset].", lock_config=True)
 _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "Which images.")
@@ -36,12 +36,7 @@ def main() -> None:
     most = 2.0 * min(_ACCURACY.value, 1.0 - _ACCURACY.value)
     if not 0.0 < _DISCORDANT.value <= most:
         raise UsageError(f"--discordant={_DISCORDANT.value:g} must be above 0, and at most {most:g}")
-    config = resolved(cli.load_config(_CONFIG))
-    config.data.cache = "none"
-    dataset = open_data(config)
-    if _SPLIT.value not in dataset.info.num_examples:
-        raise UsageError(f"{dataset.info.name} has no images in {_SPLIT.value}")
-    counts = np.asarray(dataset.split(_SPLIT.value).counts)
+    name, counts = split_counts(resolved(cli.load_config(_CONFIG)), _SPLIT.value)
     found = power_of(
         counts,
         recall=_ACCURACY.value,
@@ -50,7 +45,7 @@ def main() -> None:
         level=_LEVEL.value,
     )
     print(
-        f"{dataset.info.name}, {_SPLIT.value}: {counts.sum():,} images of {counts.shape[0]} known groups in"
+        f"{name}, {_SPLIT.value}: {counts.sum():,} images of {counts.shape[0]} known groups in"
         f" {counts.shape[1]} classes, at {_ACCURACY.value:g} accuracy"
     )
     if np.isnan(found.unbiased_mean):

@@ -24,7 +24,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.fairness.simulation import Setting, simulate, usable_counts, wider_counts
 from fairkd_jax.files import write_text
 from fairkd_jax.training import resolved
-from fairkd_jax.training.experiment import open_data
+from fairkd_jax.training.experiment import split_counts
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File[:preset] whose images are counted.", lock_config=True
@@ -69,14 +69,9 @@ def main() -> None:
 
 
 def _counts() -> np.ndarray:
-    config = resolved(cli.load_config(_CONFIG))
-    config.data.cache = "none"
-    dataset = open_data(config)
-    if _SPLIT.value not in dataset.info.num_examples:
-        raise UsageError(f"{dataset.info.name} has no images in {_SPLIT.value}")
-    counts = np.asarray(dataset.split(_SPLIT.value).counts)
+    name, counts = split_counts(resolved(cli.load_config(_CONFIG)), _SPLIT.value)
     if len(counts) != 2:
-        raise UsageError(f"{dataset.info.name} has {len(counts)} groups; only two can be simulated")
+        raise UsageError(f"{name} has {len(counts)} groups; only two can be simulated")
     return counts
 
 

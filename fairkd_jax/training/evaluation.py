@@ -46,6 +46,18 @@ class Scores(NamedTuple):
 EvalStep = Callable[[Tree, Batch], BatchScores]
 
 
+def batch_counts(batch: Batch, logits: jax.Array, num_groups: int) -> jax.Array:
+    """A batch by group, label and prediction, int32 [G+1, C, C]; see `group_counts`."""
+    return group_counts(
+        batch["group"],
+        batch["label"],
+        jnp.argmax(logits, axis=1),
+        batch["mask"],
+        num_groups=num_groups,
+        num_classes=logits.shape[1],
+    )
+
+
 def make_eval_step(
     model: nn.Module, *, image_size: int, num_groups: int, with_features: bool = False
 ) -> EvalStep:
@@ -55,14 +67,7 @@ def make_eval_step(
         outputs: Any = model.apply(variables, preprocess(batch["image"], size=image_size))
         logits = outputs.logits
         prediction = jnp.argmax(logits, axis=1).astype(jnp.int32)
-        counts = group_counts(
-            batch["group"],
-            batch["label"],
-            prediction,
-            batch["mask"],
-            num_groups=num_groups,
-            num_classes=logits.shape[1],
-        )
+        counts = batch_counts(batch, logits, num_groups)
         nats = softmax_cross_entropy(logits, batch["label"])
         total = jnp.sum(jnp.where(batch["mask"] > 0, nats, 0.0))
         features = {"embedding": outputs.embedding, "logits": logits} if with_features else {}

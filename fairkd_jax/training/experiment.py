@@ -61,6 +61,20 @@ def open_data(config: ConfigDict) -> Dataset:
     )
 
 
+def split_counts(config: ConfigDict, split: str) -> tuple[str, np.ndarray]:
+    """A data set's name, and how many images of each known group and class a split has: int [G, C].
+
+    Raises:
+      UsageError: it has none.
+    """
+    config = config.copy_and_resolve_references()
+    config.data.cache = "none"
+    dataset = open_data(config)
+    if split not in dataset.info.num_examples:
+        raise UsageError(f"{dataset.info.name} has no images in {split}")
+    return dataset.info.name, np.asarray(dataset.split(split).counts)
+
+
 def task_of(dataset: Dataset) -> dict[str, Any]:
     """What a later reader of a run has to know about its data."""
     info = dataset.info

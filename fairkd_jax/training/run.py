@@ -62,7 +62,7 @@ def train(
     members = members_of(config) if is_population(config) else {}
     dataset = experiment.open_data(config)
     task = experiment.task_of(dataset)
-    folders = member_folders(config, workdir)
+    folders = {member: workdir / MEMBERS_FOLDER / member for member in members}
     if not members:
         check_free(workdir, config, task)
     for member, own in members.items():

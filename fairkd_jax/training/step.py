@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fairkd_jax.fairness import group_counts
 from fairkd_jax.objectives import (
     Inputs,
     Metrics,
@@ -21,6 +20,7 @@ from fairkd_jax.objectives import (
     pull,
     weighted_sum,
 )
+from fairkd_jax.training.evaluation import batch_counts
 from fairkd_jax.training.gradients import student_gradient
 from fairkd_jax.training.state import TrainState, purpose_key, update_average
 from fairkd_jax.types import Batch, Outputs, Tree
@@ -183,7 +183,7 @@ def make_train_step(
             opt_state=opt_state,
             ema=ema,
         )
-        metrics[COUNTS] = _counts(batch, outputs.logits, num_groups)
+        metrics[COUNTS] = (batch_counts(batch, outputs.logits, num_groups), jnp.zeros((), jnp.float32))
         return state, metrics | _report(pulls, gradients, params)
 
     return step
@@ -223,20 +223,6 @@ def _ahead(
         carry, _ = jax.lax.scan(update, carry, jnp.arange(objective.extra_steps))
         params[name], opt_state[name], own[name] = carry
     return dataclasses.replace(state, params=params, opt_state=opt_state, objective_state=own)
-
-
-def _counts(batch: Batch, logits: jax.Array, num_groups: int) -> tuple[jax.Array, jax.Array]:
-    """The batch in counts by group, label and prediction, which add up to what the alarms are read from."""
-    prediction = jnp.argmax(logits, axis=1)
-    counts = group_counts(
-        batch["group"],
-        batch["label"],
-        prediction,
-        batch["mask"],
-        num_groups=num_groups,
-        num_classes=logits.shape[1],
-    )
-    return counts, jnp.zeros((), jnp.float32)
 
 
 def _head(student: nn.Module, state: TrainState, embedding: jax.Array) -> Any:
