@@ -34,6 +34,8 @@ def join(
         raise UsageError(f"--process_id={process_id} is none of {num_processes} processes, counted from 0")
     if not (all(told) or detect or _several()):
         return
+    # Its handler of SIGTERM would take the place of ours, which passes a Ctrl-C on as well.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         if all(told):
             jax.distributed.initialize(coordinator, num_processes, process_id)

@@ -23,6 +23,7 @@ from fairkd_jax.training.room import check_room, free_bytes, peak_bytes
 from fairkd_jax.training.sharding import over_batch, over_members, replicate, replicated
 from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.step import RATE, Step
+from fairkd_jax.training.stop import passing_on
 from fairkd_jax.types import Batch, Tree
 
 
@@ -107,6 +108,7 @@ def _compiled(step: Step, parts: Parts, of_state: Any, of_weights: Any) -> Any:
     Every device holds all of them: it then finds its part of a batch without asking another one. The last two
     arguments say where state and weights lie.
     """
+    step = passing_on(step)
     everywhere, split = replicated(parts.mesh), over_batch(parts.mesh)
     shardings = (of_state, everywhere, split, of_weights)
     options: Any = {

@@ -94,6 +94,7 @@ class _Run:
         self.progress = Progress(
             program.name, step=step, total_steps=program.total_steps, batch_size=program.batch_size
         )
+        self.stop = StopRequest(program.mesh)
         self._pending: tuple[int, Metrics] | None = None
         self._waited, self._reported = 0.0, time.monotonic()
 
@@ -107,6 +108,7 @@ class _Run:
     def advance(self, batch: Batch) -> None:
         """Dispatches a step, and reads the metrics of the one before it."""
         program = self.program
+        batch = self.stop.tell(batch, program.batch_size)
         self.state, metrics = program.step(self.state, program.teacher_variables, batch, program.weights)
         self.step += 1
         self.settle()
@@ -118,7 +120,7 @@ class _Run:
         if self._pending is None:
             return
         (step, pending), self._pending = self._pending, None
-        metrics = read_from_device(pending)
+        metrics = self.stop.hear(read_from_device(pending))
         for i, member in self._learning():
             with self._giving_up(member):
                 member.add(step, self._own(metrics, i))
@@ -263,7 +265,7 @@ def _fit(run: _Run) -> None:
         place=functools.partial(to_global, sharding=over_batch(program.mesh)),
     )
     try:
-        with StopRequest() as stop:
+        with run.stop as stop:
             while run.step < program.total_steps and stop.signal is None:
                 run.advance(run.wait_for(batches))
                 last = run.step == program.total_steps

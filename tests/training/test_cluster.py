@@ -1,10 +1,33 @@
-"""How processes of a run find one another, and what is wrong with what they are told."""
+"""How processes of a run find one another, what is wrong with what they are told, and a run of two."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+from configs import student
 from fairkd_jax.errors import UsageError
-from fairkd_jax.training import cluster
+from fairkd_jax.training import cluster, evaluate_run, train
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "student.architecture": "efficientnet_tiny",
+    "data.size": 16,
+    "data.image_size": 16,
+    "epochs": 5,
+    "batch_size": 64,
+    "log_every_steps": 1,
+    "checkpoint_every_steps": 1000,
+}
 
 
 @pytest.fixture
@@ -58,3 +81,75 @@ def test_others_that_do_not_answer_are_one_line(started, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fails)
     with pytest.raises(UsageError, match=r"do not find one another: DEADLINE_EXCEEDED: no answer$"):
         cluster.join("10.0.0.1:1234", 2, 1)
+
+
+@pytest.fixture
+def start(tmp_path, pytestconfig):
+    """Starts the two processes of a tiny run, with a device each; none outlives the test."""
+    environment = os.environ | {
+        "FAIRKD_DATA": str(tmp_path / "data"),
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(pytestconfig.cache.mkdir("jax")),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # it runs for seconds
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "train.py", "--config=configs/student.py"]
+    command += [f"--config.{key}={value}" for key, value in TINY.items()]
+    with contextlib.ExitStack() as stack:
+
+        def start(workdir):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                address = f"127.0.0.1:{free.getsockname()[1]}"
+            own = [f"--workdir={workdir}", f"--coordinator={address}", "--num_processes=2"]
+            found = []
+            for number in range(2):
+                process = subprocess.Popen(
+                    [*command, *own, f"--process_id={number}"],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+                stack.callback(process.kill)
+                found.append(process)
+            return found
+
+        yield start
+
+
+def ended(processes):
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    return [process.returncode for process in processes], printed
+
+
+def test_two_processes_stop_together_and_learn_what_one_does(start, tmp_path):
+    """One of them is told to stop; started again, they go on to what one process with two devices learns."""
+    two, one = tmp_path / "two", tmp_path / "one"
+    both = start(two)
+    metrics, deadline = two / "metrics.jsonl", time.monotonic() + 300
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    both[1].send_signal(signal.SIGTERM)
+    codes, printed = ended(both)
+    assert codes == [128 + signal.SIGTERM] * 2, printed
+    stopped = {text.partition("train.py: stopped at step ")[2] for text in printed}
+    assert len(stopped) == 1
+    assert "of 84;" in stopped.pop()
+    codes, printed = ended(start(two))
+    assert codes == [0, 0], printed
+    assert ["going on from step" in text for text in printed] == [True, False]
+    assert ["top-1 accuracy" in text for text in printed] == [True, False]
+    config = student.get_config()
+    config.update_from_flattened_dict(TINY)
+    config.data.directory = str(tmp_path / "data")
+    train(config, one, devices=jax.devices()[:2])
+    evaluate_run(one, devices=jax.devices()[:2])
+    texts = [(run / "metrics.jsonl").read_text() for run in (two, one)]
+    lines = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    for key in ("loss", "validation/cross_entropy"):
+        ours, theirs = ([line[key] for line in own if key in line] for own in lines)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, err_msg=key)
+    found = [np.load(run / "predictions" / "test.npz")["student_probabilities"] for run in (two, one)]
+    np.testing.assert_allclose(*found, atol=1e-4)
