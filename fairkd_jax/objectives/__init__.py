@@ -26,7 +26,6 @@ from fairkd_jax.objectives.base import (
     coefficients,
     has_strength,
     pull,
-    weighted_sum,
 )
 
 # To add a method, add its file and a line here; its keyword arguments are its section in configs/base.py.
@@ -77,5 +76,4 @@ __all__ = [
     "create_objective",
     "has_strength",
     "pull",
-    "weighted_sum",
 ]

@@ -7,7 +7,7 @@ differentiates each of them at the student's `Outputs` and adds the weighted res
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -217,9 +217,3 @@ def coefficients(
         if objective.warmup_epochs and not has_strength(objective):
             factors[name] *= jnp.minimum(epoch / objective.warmup_epochs, 1.0)
     return factors
-
-
-def weighted_sum(trees: Mapping[str, Any], factors: Mapping[str, jax.Array | float]) -> Any:
-    """`sum_name factors[name] * trees[name]` for pytrees of the same structure."""
-    scaled = [jax.tree.map(lambda leaf, factor=factors[name]: factor * leaf, trees[name]) for name in trees]
-    return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *scaled)

@@ -3,6 +3,7 @@
 import functools
 import operator
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,26 @@ from fairkd_jax.objectives import Inputs, Metrics, Objective, Pull, has_strength
 from fairkd_jax.types import Outputs, Tree
 
 
+class Term(NamedTuple):
+    """One objective at a step.
+
+    Attributes:
+      objective: it.
+      params: its own parameters; empty where it has none.
+      inputs: what it was given.
+      pull: its value, and its cotangent at the student's outputs.
+      factor: of it in the sum, see `objectives.coefficients`.
+    """
+
+    objective: Objective
+    params: Tree
+    inputs: Inputs
+    pull: Pull
+    factor: jax.Array | float
+
+
 def student_gradient(
-    objectives: Mapping[str, Objective],
-    params: Mapping[str, Tree],
-    inputs: Mapping[str, Inputs],
-    pulls: Mapping[str, Pull],
-    factors: Mapping[str, jax.Array | float],
+    terms: Mapping[str, Term],
     *,
     through_head: Callable[[Outputs], jax.Array],
     pullback: Callable[[Outputs], Tree],
@@ -25,11 +40,7 @@ def student_gradient(
     """The gradient of the student, from one pullback; two where an objective projects.
 
     Args:
-      objectives: by name.
-      params: of the objectives that have any, by name.
-      inputs: what each objective was given, by name.
-      pulls: their values and cotangents at the student's outputs, by name.
-      factors: by name, see `objectives.coefficients`.
+      terms: by the names of their objectives.
       through_head: pulls a cotangent of the outputs back to the embedding [B, D], its own part included.
       pullback: pulls a cotangent of the outputs back to the student's parameters.
 
@@ -38,25 +49,24 @@ def student_gradient(
       adversary, `gradient_ratio`, the norm of the adversaries' pull on the embedding over that of all others;
       the multiplier of an objective that has one; the cosine between the two sides where one projects.
     """
-    metrics: Metrics = {}
-    teaching = _multiplied(objectives, params, inputs, pulls, factors, metrics)
-    adversaries = {name: pulls[name].cotangent for name in pulls if objectives[name].adversarial}
+    teaching, metrics = _teaching(terms)
+    adversaries = {name: term.pull.cotangent for name, term in terms.items() if term.objective.adversarial}
     if not adversaries:
         return pullback(teaching), metrics
     taught = optax.tree.norm(through_head(teaching))
     for name, cotangent in adversaries.items():
-        if objectives[name].acts_by == "ratio":
+        if terms[name].objective.acts_by == "ratio":
             unit = optax.tree.norm(through_head(cotangent))
-            scale = _strength(objectives[name], inputs[name]) * taught / jnp.where(unit > 0, unit, 1.0)
-            adversaries[name] = _scaled(cotangent, scale)
-    projecting = [name for name in adversaries if objectives[name].acts_by == "projection"]
-    strengths = {name: _strength(objectives[name], inputs[name]) for name in projecting}
-    pulled = _sum([_scaled(c, strengths.get(name, 1.0)) for name, c in adversaries.items()])
+            scale = _strength(terms[name]) * taught / jnp.where(unit > 0, unit, 1.0)
+            adversaries[name] = scaled(cotangent, scale)
+    projecting = [name for name in adversaries if terms[name].objective.acts_by == "projection"]
+    strengths = {name: _strength(terms[name]) for name in projecting}
+    pulled = _sum([scaled(c, strengths.get(name, 1.0)) for name, c in adversaries.items()])
     metrics["gradient_ratio"] = (optax.tree.norm(through_head(pulled)), taught)
     gradient = pullback(_sum([teaching, *(c for name, c in adversaries.items() if name not in projecting)]))
     for name in projecting:
         # What reaches the student is reversed; the projection is of the adversary's own gradient.
-        helping = _scaled(pullback(adversaries[name]), -1.0)
+        helping = scaled(pullback(adversaries[name]), -1.0)
         gradient, cosine = projected(gradient, helping, strengths[name])
         metrics[f"{name}/cosine"] = (cosine, jnp.ones((), jnp.float32))
     return gradient, metrics
@@ -84,48 +94,43 @@ def projected(gradient: Tree, adversary: Tree, strength: jax.Array) -> tuple[Tre
     return jax.tree.map(lambda g, a: g - (share + strength) * a, gradient, adversary), cosine
 
 
-def _multiplied(
-    objectives: Mapping[str, Objective],
-    params: Mapping[str, Tree],
-    inputs: Mapping[str, Inputs],
-    pulls: Mapping[str, Pull],
-    factors: Mapping[str, jax.Array | float],
-    metrics: Metrics,
-) -> Outputs:
+def scaled(tree: Tree, factor: jax.Array | float) -> Tree:
+    """Every leaf times the factor."""
+    return jax.tree.map(lambda leaf: factor * leaf, tree)
+
+
+def _teaching(terms: Mapping[str, Term]) -> tuple[Outputs, Metrics]:
     """The cotangent of what the student descends, the loss of the labels times the multipliers."""
-    taught = {name: p for name, p in pulls.items() if not has_strength(objectives[name])}
-    task = [name for name in taught if objectives[name].task]
+    taught = {name: term for name, term in terms.items() if not has_strength(term.objective)}
     one = jnp.ones((), jnp.float32)
-    values = {name: factors[name] * p.value for name, p in taught.items()}
-    cotangents = {name: _scaled(p.cotangent, factors[name]) for name, p in taught.items()}
-    for name, objective in objectives.items():
-        if objective.multiplier is None:
+    values = {name: term.factor * term.pull.value for name, term in taught.items()}
+    cotangents = {name: scaled(term.pull.cotangent, term.factor) for name, term in taught.items()}
+    metrics: Metrics = {}
+    for name, term in terms.items():
+        if term.objective.multiplier is None:
             continue
-        factor, slope = _multiplier(objective, params.get(name, {}), inputs[name])
+        factor, slope = _multiplier(term)
         metrics[f"{name}/multiplier"] = (factor, one)
-        for key in task:
-            cotangents[key] = _sum([_scaled(cotangents[key], factor), _scaled(slope, values[key])])
+        for key in [key for key in taught if taught[key].objective.task]:
+            cotangents[key] = _sum([scaled(cotangents[key], factor), scaled(slope, values[key])])
             values[key] = factor * values[key]
     metrics["loss"] = (sum(values.values(), jnp.zeros((), jnp.float32)), one)
-    return _sum(list(cotangents.values()))
+    return _sum(list(cotangents.values())), metrics
 
 
-def _multiplier(objective: Objective, params: Tree, inputs: Inputs) -> tuple[jax.Array, Outputs]:
+def _multiplier(term: Term) -> tuple[jax.Array, Outputs]:
     """The factor, and its gradient at the student's outputs."""
-    multiplier = objective.multiplier
+    multiplier = term.objective.multiplier
     assert multiplier is not None
-    return jax.value_and_grad(lambda student: multiplier(params, inputs._replace(student=student)))(
-        inputs.student
+    return jax.value_and_grad(lambda student: multiplier(term.params, term.inputs._replace(student=student)))(
+        term.inputs.student
     )
 
 
-def _strength(objective: Objective, inputs: Inputs) -> jax.Array:
-    assert objective.strength is not None, "an objective that acts by ratio or projection says how strongly"
-    return objective.strength(inputs)
-
-
-def _scaled(tree: Tree, factor: jax.Array | float) -> Tree:
-    return jax.tree.map(lambda leaf: factor * leaf, tree)
+def _strength(term: Term) -> jax.Array:
+    strength = term.objective.strength
+    assert strength is not None, "an objective that acts by ratio or projection says how strongly"
+    return strength(term.inputs)
 
 
 def _sum(trees: list[Tree]) -> Tree:

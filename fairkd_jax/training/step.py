@@ -18,10 +18,9 @@ from fairkd_jax.objectives import (
     coefficients,
     has_strength,
     pull,
-    weighted_sum,
 )
 from fairkd_jax.training.evaluation import batch_counts
-from fairkd_jax.training.gradients import student_gradient
+from fairkd_jax.training.gradients import Term, scaled, student_gradient
 from fairkd_jax.training.state import TrainState, purpose_key, update_average
 from fairkd_jax.types import Batch, Outputs, Tree
 
@@ -150,25 +149,17 @@ def make_train_step(
         }
         move = functools.partial(_moved, optimizers, weights.get(RATE))
         state = _ahead(objectives, move, state, given)
-        pulls = {
-            name: pull(objective, state.params.get(name, {}), state.objective_state[name], given[name])
-            for name, objective in objectives.items()
-        }
+        terms = _terms(objectives, state, given, coefficients(objectives, weights, inputs.epoch))
         _, through_head = jax.vjp(functools.partial(_head, student, state), outputs.embedding)
-        factors = coefficients(objectives, weights, inputs.epoch)
         gradient, metrics = student_gradient(
-            objectives,
-            state.params,
-            given,
-            pulls,
-            factors,
+            terms,
             through_head=lambda cotangent: through_head(cotangent)[0],
             pullback=lambda cotangent: pullback(cotangent)[0],
         )
         gradients = {STUDENT: gradient}
-        for name, factor in factors.items():
+        for name, term in terms.items():
             if name in state.params:
-                gradients[name] = weighted_sum({name: pulls[name].gradient}, {name: factor})
+                gradients[name] = scaled(term.pull.gradient, term.factor)
         params, opt_state = dict(state.params), dict(state.opt_state)
         for group, group_gradient in gradients.items():
             params[group], opt_state[group] = move(group, group_gradient, opt_state[group], params[group])
@@ -179,12 +170,12 @@ def make_train_step(
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
-            objective_state={name: p.state for name, p in pulls.items()},
+            objective_state={name: term.pull.state for name, term in terms.items()},
             opt_state=opt_state,
             ema=ema,
         )
         metrics[COUNTS] = (batch_counts(batch, outputs.logits, num_groups), jnp.zeros((), jnp.float32))
-        return state, metrics | _report(pulls, gradients, params)
+        return state, metrics | _report(terms, gradients, params)
 
     return step
 
@@ -225,6 +216,21 @@ def _ahead(
     return dataclasses.replace(state, params=params, opt_state=opt_state, objective_state=own)
 
 
+def _terms(
+    objectives: Mapping[str, Objective],
+    state: TrainState,
+    inputs: Mapping[str, Inputs],
+    factors: Mapping[str, jax.Array | float],
+) -> dict[str, Term]:
+    """What each objective, as it stands, makes of its inputs."""
+    terms = {}
+    for name, objective in objectives.items():
+        own = state.params.get(name, {})
+        pulled = pull(objective, own, state.objective_state[name], inputs[name])
+        terms[name] = Term(objective, own, inputs[name], pulled, factors[name])
+    return terms
+
+
 def _head(student: nn.Module, state: TrainState, embedding: jax.Array) -> Any:
     """The student's outputs from its embedding, in training form, with the same dropout as in `_forward`."""
     return student.apply(
@@ -251,13 +257,13 @@ def _moved(
     return optax.apply_updates(params, updates), state
 
 
-def _report(pulls: Mapping[str, Any], gradients: Mapping[str, Tree], params: Mapping[str, Tree]) -> Metrics:
+def _report(terms: Mapping[str, Term], gradients: Mapping[str, Tree], params: Mapping[str, Tree]) -> Metrics:
     """Each objective's loss and metrics under its name, and the norms of gradients and new parameters."""
     one = jnp.ones((), jnp.float32)
     metrics: Metrics = {}
-    for name, p in pulls.items():
-        metrics[f"{name}/loss"] = (p.value, one)
-        metrics |= {f"{name}/{key}": value for key, value in p.metrics.items()}
+    for name, term in terms.items():
+        metrics[f"{name}/loss"] = (term.pull.value, one)
+        metrics |= {f"{name}/{key}": value for key, value in term.pull.metrics.items()}
     for group, gradient in gradients.items():
         metrics[f"{group}/gradient_norm"] = (optax.tree.norm(gradient), one)
         metrics[f"{group}/parameter_norm"] = (optax.tree.norm(params[group]), one)
