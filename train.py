@@ -11,11 +11,12 @@ interrupt.install(__name__)
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from fairkd_jax import cli
 from fairkd_jax.report import tables
 from fairkd_jax.training import (
+    MembersDiverged,
     baseline_config,
     evaluate_run,
     is_population,
@@ -39,6 +40,19 @@ def default_workdir() -> Path:
     return Path("runs") / "-".join(filter(None, (Path(path).stem, preset)))
 
 
+def train_members(config: ConfigDict, workdir: Path) -> None:
+    """Trains a population, and scores those of its members that have not diverged."""
+    folders, diverged = member_folders(config, workdir), None
+    try:
+        train(config, workdir)
+    except MembersDiverged as error:
+        folders, diverged = {name: folders[name] for name in error.complete}, error
+    if folders:
+        cli.say(f"\n{tables.members({name: evaluate_run(folder) for name, folder in folders.items()})}")
+    if diverged:
+        raise diverged
+
+
 def main() -> None:
     cli.join_cluster()
     cli.use_compilation_cache()
@@ -46,11 +60,10 @@ def main() -> None:
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir()
     teacher = teacher_folder(config, workdir) if uses_teacher(config) else None
     baseline = baseline_config(config, teacher) if _BASELINE.value else None
-    train(config, workdir)
     if is_population(config):
-        members = {name: evaluate_run(folder) for name, folder in member_folders(config, workdir).items()}
-        cli.say(f"\n{tables.members(members)}")
+        train_members(config, workdir)
         return
+    train(config, workdir)
     if baseline is not None:
         train(baseline, workdir / "baseline", name="baseline")
         evaluate_run(workdir / "baseline")  # a run of its own, to be compared as such

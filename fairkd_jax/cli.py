@@ -1,6 +1,8 @@
 """What the command-line programs share: flags in, one line and an exit code where something is wrong."""
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from logging import INFO, Formatter, LogRecord
 from pathlib import Path
@@ -52,9 +54,14 @@ def run(main: Callable[..., None], *, positional: bool = False) -> None:
             where = f"{error.filename}: " if error.filename else ""
             fail(f"{where}{error.strerror or error}", OS_ERROR)
         except RuntimeError as error:
-            if not hasattr(error, "exit_code"):
-                raise
-            fail(str(error), error.exit_code)
+            if hasattr(error, "exit_code"):  # all processes of a run come here together
+                _say_mistake(str(error))
+                sys.exit(error.exit_code)
+            _leave_others()
+            raise
+        except Exception:
+            _leave_others()
+            raise
 
     if positional:
         flags.FLAGS.set_gnu_getopt()  # flags may stand behind such arguments
@@ -63,8 +70,28 @@ def run(main: Callable[..., None], *, positional: bool = False) -> None:
 
 def fail(message: str, code: int = USAGE_ERROR) -> None:
     """Prints one line on stderr and ends the program."""
-    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+    _say_mistake(message)
+    if jax.distributed.is_initialized():
+        _end_alone(code)
     sys.exit(code)
+
+
+def _say_mistake(message: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _leave_others() -> None:
+    """Ends one of several processes after an error of its own, with its traceback."""
+    if jax.distributed.is_initialized():
+        traceback.print_exc()
+        _end_alone(1)
+
+
+def _end_alone(code: int) -> None:
+    """Ends the process without waiting for the others, who wait for it, at JAX's last barrier."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _is_worth_reading(record: LogRecord) -> bool:
@@ -118,7 +145,12 @@ def define_cluster_flags() -> None:
     flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where a run has several processes.")
     flags.DEFINE_integer("num_processes", 0, "How many these are.", lower_bound=0)
     flags.DEFINE_integer("process_id", -1, "Which one this is, from 0.", lower_bound=-1)
-    flags.DEFINE_bool("distributed", False, "Whether to look for other processes, as on a TPU pod slice.")
+    flags.DEFINE_bool(
+        "distributed",
+        None,
+        "Whether to look for other processes, as a TPU pod slice needs; by default where Slurm or"
+        " TPU_WORKER_HOSTNAMES names several.",
+    )
 
 
 def say(text: str) -> None:

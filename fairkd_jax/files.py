@@ -1,6 +1,7 @@
 """Where files go, and how: written whole or not at all, under another name first and then renamed."""
 
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ def make_folder(folder: Path, mode: int = 0o777) -> bool:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path, ".tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
@@ -40,6 +41,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _temporary(path: Path, suffix: str) -> Path:
+    """A name beside a file that no other process has, of this machine or another one."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all, in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
@@ -47,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes a compressed .npz file whole or not at all; arrays of objects are refused."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
+    temporary = _temporary(path, ".tmp.npz")
     try:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
         temporary.replace(path)

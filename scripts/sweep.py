@@ -63,9 +63,10 @@ def config_with(texts: Mapping[str, str]) -> ConfigDict:
     try:
         values(arguments)
     except cli.FLAG_ERRORS as error:
-        reason = " ".join(map(str, error.args)).replace("\\n", ". ").replace("\\'", "").strip("'")
-        unknown = "unknown key " if isinstance(error, AttributeError | KeyError) else ""
-        raise UsageError(f"--grid: {unknown}{reason}") from None
+        reason = " ".join(map(str, error.args))
+        if isinstance(error, AttributeError | KeyError):
+            reason = f"unknown key {reason}".replace("\\n", ". ").replace("\\'", "").replace("'", "")
+        raise UsageError(f"--grid: {reason}") from None
     return config.value
 
 

@@ -17,15 +17,30 @@ def available_bytes(root: Path = Path("/")) -> int:
     except (OSError, StopIteration):
         return 0
     group = root / "sys/fs/cgroup"
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, usage, statistics, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
     ):
         try:
-            free = min(free, int((group / limit).read_text()) - int((group / usage).read_text()))
+            used = int((group / usage).read_text()) - _counted(group / statistics, cache)
+            free = min(free, int((group / limit).read_text()) - used)
         except (OSError, ValueError):  # another version of control groups, or "max": no limit
             continue
     return max(0, free)
+
+
+def _counted(statistics: Path, name: str) -> int:
+    """A line of a group's statistics: files that were read stay in memory until it is wanted."""
+    try:
+        lines = [line.split() for line in statistics.read_text().splitlines()]
+    except OSError:
+        return 0
+    return next((int(number) for key, number in lines if key == name), 0)
 
 
 def available_device_bytes() -> int:

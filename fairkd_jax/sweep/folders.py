@@ -48,7 +48,7 @@ def scored(folder: Path, split: str, *, probed: bool = False) -> int | None:
     path = folder / "eval" / f"{split}.json"
     if not path.exists():
         return None
-    with reading(str(path), "delete it, and start the same command again"):
+    with reading(str(path), f"run `python eval.py --workdir {folder} --split {split}` again"):
         student = json.loads(path.read_text(encoding="utf-8"))["student"]
         return student["step"] if not probed or "probe" in student else None
 

@@ -2,21 +2,26 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.objectives import OBJECTIVES
+from fairkd_jax.sweep.folders import saved_step, scored
 from fairkd_jax.sweep.grid import flat
 from fairkd_jax.sweep.plan import OWN_TEACHER, TEACHERS
 from fairkd_jax.training.comparing import MEASURES
+from fairkd_jax.training.config import total_steps
+from fairkd_jax.training.member import DIVERGED_FILE
 from fairkd_jax.training.workdir import FREE_KEYS, plain, read_config
 
 VALIDATION = "val_"  # in front of what was measured on the validation split
 GAP = "gap/"  # in front of a class
 PROBE = "probe/"
 SEED = "seed"
+TEACHER = "teacher"  # its fingerprint, where it tells runs apart
 INTERVAL = ("corrected_low", "corrected_high")
 P_VALUE = "any_bias_p"
 _NO_METHOD = {SEED, *FREE_KEYS}  # keys of the config that make no other method
@@ -33,7 +38,7 @@ class Gathered:
       keys: the keys that differ, the seed among them.
       methods: of each run, what it is but for its seed.
       images: of each run, the digest of its validation images.
-      unfinished: runs that were not evaluated yet.
+      left_out: how many runs have no row, by the reason.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,12 +49,13 @@ class Gathered:
         """
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
-        found = list(runs_below(folder))
-        done = [run for run in found if (run / "eval" / "test.json").exists()]
-        self.unfinished = len(found) - len(done)
+        found = {run: _why_left_out(run) for run in runs_below(folder)}
+        self.left_out = Counter(why for why in found.values() if why)
+        done = [run for run, why in found.items() if not why]
         if not done:
-            raise UsageError(f"{folder} holds no evaluated run ({self.unfinished} not evaluated yet)")
-        configs, self.methods, self.images = [], [], []
+            reasons = "; ".join(f"{number} {why}" for why, number in self.left_out.items())
+            raise UsageError(f"{folder} holds no evaluated run ({reasons or 'and no other'})")
+        configs, methods, self.images, teachers = [], [], [], []
         for run in done:
             with reading(str(run / "config.json"), "train the run anew"):
                 config, task = read_config(run)
@@ -57,15 +63,40 @@ class Gathered:
                 configs.append(values)
                 same = _NO_METHOD | (OWN_TEACHER if values.get("teacher.checkpoint") else set())
                 method = {key: value for key, value in values.items() if key not in same}
-                teacher = task.get("teacher", {}).get("architecture", "")
+                teacher = task.get("teacher", {})
+                teachers.append(str(teacher.get("fingerprint", "")))
                 digests = task["digests"]
-                self.methods.append(json.dumps([method, teacher, digests], sort_keys=True))
+                described = [method, teacher.get("architecture", ""), digests]
+                methods.append(json.dumps(described, sort_keys=True))
                 self.images.append(str(digests.get("val")))
+        runs = list(zip(methods, (values[SEED] for values in configs), strict=True))
         self.keys = differing(configs)
+        if len(set(runs)) < len(runs):
+            # A seed twice is no second seed: what is left to tell such runs apart is who taught them.
+            methods = [f"{method} {teacher}" for method, teacher in zip(methods, teachers, strict=True)]
+            configs = [values | {TEACHER: t} for values, t in zip(configs, teachers, strict=True)]
+            self.keys.insert(0, TEACHER)
+        self.methods = methods
         self.rows = [
             {"run": _name(run, folder)} | {key: _cell(values.get(key)) for key in self.keys} | measured(run)
             for run, values in zip(done, configs, strict=True)
         ]
+
+
+def _why_left_out(run: Path) -> str:
+    """Why a run has no row; empty where it has one."""
+    if (run / DIVERGED_FILE).exists():
+        return "as diverged"
+    step = scored(run, "test")
+    if step is None:
+        return "as not evaluated yet"
+    with reading(str(run / "config.json"), "train the run anew"):
+        config, task = read_config(run)
+        steps = total_steps(config, task["num_examples"]["train"])
+    best, last = (saved_step(run, which) for which in ("best", "last"))
+    if last and (last < steps or step not in (best, last)):  # without its checkpoints it is not known
+        return "as trained further since it was evaluated"
+    return ""
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
@@ -107,7 +138,7 @@ def measured(run: Path) -> Row:
     test = _evaluation(run / "eval" / "test.json")
     student = test["student"]
     row = _measures(student)
-    if (run / "eval" / "val.json").exists():
+    if scored(run, "val") == student["step"]:
         validation = _measures(_evaluation(run / "eval" / "val.json")["student"])
     else:
         validation = _at_checkpoint(run / "metrics.jsonl", student["step"])

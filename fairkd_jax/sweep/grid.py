@@ -34,6 +34,8 @@ def parse_grid(given: Sequence[str]) -> dict[str, list[str]]:
         if key in grid:
             raise UsageError(f"--grid {key} is there twice; name all its values at once")
         grid[key] = [_without_brackets(value.strip()) for value in _split(values, text)]
+        if not all(grid[key]):
+            raise UsageError(f"--grid {text}: one of the values is empty")
     if not grid:
         raise UsageError("give at least one --grid, such as --grid seed=0,1,2")
     return grid

@@ -15,12 +15,12 @@ from fairkd_jax.sweep import grid
 from fairkd_jax.sweep.folders import is_trained, scored
 from fairkd_jax.sweep.tasks import Job
 from fairkd_jax.training import member_folders, resolved, teacher_config, uses_teacher
-from fairkd_jax.training.config import check
+from fairkd_jax.training.config import TEACHER_KEYS, check, give_teacher
 from fairkd_jax.training.members import members_of
 from fairkd_jax.training.workdir import FREE_KEYS, plain
 
 TEACHERS = "teachers"
-OWN_TEACHER = {"teacher.pretrained", "teacher.image_size"}  # which stay empty where a teacher is given
+OWN_TEACHER = {f"teacher.{key}" for key in TEACHER_KEYS}
 Make = Callable[[Mapping[str, str]], Any]  # the config of the file with these keys changed
 Command = tuple[str, ...]  # a program of the repository, and its arguments
 
@@ -86,8 +86,7 @@ def plan(make: Make, axes: Mapping[str, Sequence[str]], fixed: Mapping[str, Any]
             teacher = _teacher(base, config, folder, set(axes))
             teachers.setdefault(teacher.name, teacher)
             needs = teacher.name
-            config.teacher.checkpoint = str(teacher.folder)
-            config.teacher.pretrained, config.teacher.image_size = "", None
+            give_teacher(config, teacher.folder)
         changes = grid.overrides(base, config.to_dict(), keep=list(axes))
         found[name] = _run(name, folder / name, changes, config, needs)
     return [*teachers.values(), *found.values()]
@@ -138,17 +137,17 @@ def commands_of(run: Run, config_file: str, *, validate: bool, probe: bool) -> l
       UsageError: its folder holds another run, or is damaged.
     """
     commands: list[Command] = []
-    trained = all(is_trained(folder, config) for folder, config in run.students)
-    if not trained:
+    trained = {folder: is_trained(folder, config) for folder, config in run.students}
+    if not all(trained.values()):
         changes = [f"--config.{key}={text}" for key, text in run.overrides.items()]
         commands.append(("train.py", f"--config={config_file}", *changes, f"--workdir={run.folder}"))
     if run.teaches:
         return commands
     for folder, _ in run.students:
         step = scored(folder, "test")
-        if probe and not (trained and scored(folder, "test", probed=True)):
+        if probe and not (trained[folder] and scored(folder, "test", probed=True)):
             commands.append(("eval.py", f"--workdir={folder}", "--probe"))
-        if validate and not (trained and scored(folder, "val") == step):
+        if validate and not (trained[folder] and scored(folder, "val") == step):
             commands.append(("eval.py", f"--workdir={folder}", "--split=val"))
     return commands
 
@@ -157,7 +156,13 @@ def job_of(run: Run, commands: Sequence[Command], root: Path, environment: Mappi
     """What is sent to a machine; None where nothing is left to be done."""
     if not commands:
         return None
-    return Job(run.name, str(run.folder), tuple(commands), str(root), os.getcwd(), dict(environment))
+    own = tuple(
+        # Slurm, or a TPU pod, whose variables a worker has, would make one run of those of a sweep.
+        (*command, "--nodistributed") if command[0] == "train.py" else command
+        for command in commands
+    )
+    place, several = os.getcwd(), len(run.students) > 1
+    return Job(run.name, str(run.folder), own, str(root), place, dict(environment), goes_on=several)
 
 
 def dry_run(

@@ -8,11 +8,10 @@ from typing import Any, Protocol
 from fairkd_jax.sweep.grid import several
 from fairkd_jax.sweep.plan import Run
 from fairkd_jax.sweep.states import DONE, FAILED, LEFT_OUT, OPEN, RUNNING, STOPPED, WAITING, Board, Entry
-from fairkd_jax.sweep.tasks import Job, Outcome
+from fairkd_jax.sweep.tasks import SIGNALLED, Job, Outcome
 
 POLL = 1.0  # seconds between two looks
 _STOPPING = "stopping: every run saves its state first (a second time: at once)"
-_KILLED = 128  # exit codes from here on are those of a signal
 
 
 class Launcher(Protocol):
@@ -122,9 +121,9 @@ class _Sweep:
     def step(self, stops: int, poll: float) -> None:
         """Starts what can start, and looks at what has ended."""
         if stops > self._stops:
-            self._stops = stops
-            self._board.note(_STOPPING if stops == 1 else "stopping at once")
-            self._launcher.stop(list(self._running), at_once=stops > 1)
+            self._stops += 1  # one after the other: what ends at once must have been told to end
+            self._board.note(_STOPPING if self._stops == 1 else "stopping at once")
+            self._launcher.stop(list(self._running), at_once=self._stops > 1)
             for entry in self.entries:
                 if entry.state == WAITING and entry not in self._running.values():
                     self._set(entry, STOPPED)
@@ -162,7 +161,7 @@ class _Sweep:
             self._set(entry, DONE)
         elif self._stops:
             self._set(entry, STOPPED)
-        elif outcome.code >= _KILLED and entry.retried < self._retries:
+        elif outcome.code >= SIGNALLED and entry.retried < self._retries:
             entry.retried += 1
             self._set(
                 entry,

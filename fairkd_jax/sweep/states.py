@@ -110,7 +110,8 @@ class Board:
         self.note(f"{self._clock()}  {counted(entries)}")
         for entry in entries:
             if entry.state in (FAILED, LEFT_OUT):
-                self.note(f"  {entry.line()}  ({entry.run.folder / LOG})")
+                log = f"  ({entry.run.folder / LOG})" if entry.state == FAILED else ""
+                self.note(f"  {entry.line()}{log}")
 
     def _clock(self) -> str:
         minutes, seconds = divmod(round(time.monotonic() - self._start), 60)

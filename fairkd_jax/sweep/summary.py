@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_bytes, write_text
 from fairkd_jax.report.tables import aligned, measure
 from fairkd_jax.sweep.gather import INTERVAL, SEED, VALIDATION, Gathered, Row, number
@@ -52,8 +53,10 @@ def summarize(folder: Path, max_disparity: float | None, margin: float) -> str:
       The table as text.
 
     Raises:
-      UsageError: there is no evaluated run, or a file is damaged.
+      UsageError: there is no evaluated run, a file is damaged, or a number makes no sense.
     """
+    if not margin >= 0 or (max_disparity is not None and not max_disparity >= 0):
+        raise UsageError("--margin and --max_disparity must be 0 or more")
     found = Gathered(folder)
     choice = choose(found.rows, found.methods, found.images, max_disparity=max_disparity, margin=margin)
     for place, row in enumerate(found.rows):
@@ -63,8 +66,7 @@ def summarize(folder: Path, max_disparity: float | None, margin: float) -> str:
     write_bytes(folder / "summary.parquet", _parquet(columns))
     write_text(folder / "summary.csv", _csv(columns))
     parts = [_table(found), choice.words]
-    if found.unfinished:
-        parts.append(f"Left out, as not evaluated yet: {several(found.unfinished, 'run')}.")
+    parts += [f"Left out, {why}: {several(n, 'run')}." for why, n in found.left_out.items() if n]
     return "\n\n".join(parts)
 
 

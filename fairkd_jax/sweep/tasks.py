@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 LOG = "sweep.log"
 BEGUN = "sweep: on "  # in front of the machine's name, where a task begins
+SIGNALLED = 128  # exit codes from here on are those of a signal
 GRACE = 60.0  # seconds in which a run that is stopped may save its state
 _GUARD = Path(__file__).with_name("guard.py")
 _POLL = 0.2
@@ -33,6 +34,8 @@ class Job(NamedTuple):
       cwd: where the commands run.
       environment: variables that they get beside those of the machine.
       grace: seconds in which a run that is stopped may save its state.
+      goes_on: whether the other commands run where one fails: members of a population may be complete though
+        others diverged.
     """
 
     name: str
@@ -42,14 +45,15 @@ class Job(NamedTuple):
     cwd: str
     environment: Mapping[str, str]
     grace: float = GRACE
+    goes_on: bool = False
 
 
 class Outcome(NamedTuple):
     """How a task ended.
 
     Attributes:
-      code: the exit code of its last command; from 128 on, a signal killed or stopped it.
-      message: the last line of its log, where it did not end well.
+      code: the exit code of the first command that failed, or 0; from 128 on, a signal killed or stopped it.
+      message: the last line of that command's log, or which signal killed it.
     """
 
     code: int
@@ -57,20 +61,23 @@ class Outcome(NamedTuple):
 
 
 def run_job(job: Job) -> Outcome:
-    """Runs the commands of a job until one fails; whatever ends this call ends them too."""
+    """Runs the commands of a job; whatever ends this call ends them too."""
     folder = Path(job.cwd, job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / LOG
     with log.open("ab", buffering=0) as file:
         file.write(f"{BEGUN}{socket.gethostname()}, process {os.getpid()}\n".encode())
         _wait_until_free(folder, job.grace)
+        outcome = Outcome(0)
         for program, *arguments in job.commands:
             command = [sys.executable, str(Path(job.root, program)), *arguments]
             file.write(f"sweep: {shlex.join(command)}\n".encode())
             code = _run(command, job, file.fileno())
-            if code:
-                return Outcome(code, _last_line(log))
-    return Outcome(0)
+            if code and not outcome.code:
+                outcome = Outcome(code, _killed_by(code) or _last_line(log))
+            if code >= SIGNALLED or (code and not job.goes_on):
+                break
+    return outcome
 
 
 def _run(command: list[str], job: Job, output: int) -> int:
@@ -107,7 +114,10 @@ def _run(command: list[str], job: Job, output: int) -> int:
 
 
 def _wait_until_free(folder: Path, seconds: float) -> None:
-    """Waits until nobody trains in a folder: a machine that was lost may be about to save its state."""
+    """Waits until nobody of this machine trains in a folder: a worker that was lost may be saving its state.
+
+    The lock is not seen from another machine, where what was lost ends by itself within the same time.
+    """
     deadline = time.monotonic() + seconds
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -118,6 +128,13 @@ def _wait_until_free(folder: Path, seconds: float) -> None:
             time.sleep(_POLL)
     finally:
         os.close(descriptor)
+
+
+def _killed_by(code: int) -> str:
+    try:
+        return signal.Signals(code - SIGNALLED).name
+    except ValueError:
+        return ""
 
 
 def _last_line(log: Path) -> str:

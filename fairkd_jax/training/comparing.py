@@ -12,6 +12,7 @@ from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.fairness import summarize
 from fairkd_jax.fairness.comparison import over_images, over_seeds, verdict
 from fairkd_jax.fairness.inference import DRAWS, holm
+from fairkd_jax.training.config import TEACHER_KEYS
 from fairkd_jax.training.workdir import differences, plain, read_config
 
 # Keys of a run's summary; all but the last are compared.
@@ -23,8 +24,6 @@ MEASURES = (
     "worst_group_recall",
 )
 _JUDGED = ("mean_abs_disparity", "accuracy")
-# They are those of a teacher that a run trains itself, and stay empty where it is given one.
-_OWN_TEACHER = ("teacher.pretrained", "teacher.image_size")
 _LONGEST_NAME = 60
 
 
@@ -173,7 +172,7 @@ def _differing(first: Run, other: Run) -> list[str]:
     lines = differences(first.config, other.config) + differences(other.config, first.config)
     keys = {line.partition(" (was ")[0] for line in lines}  # in both directions, as `epochs` may grow
     if first.given_teacher or other.given_teacher:
-        keys -= set(_OWN_TEACHER)
+        keys -= {f"teacher.{key}" for key in TEACHER_KEYS}
     return sorted(keys)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from fairkd_jax.data.pipeline import Split
 from fairkd_jax.objectives import Metrics
 from fairkd_jax.ops import compiler_options
+from fairkd_jax.training.cluster import smallest
 from fairkd_jax.training.evaluation import EvalStep, compile_eval_step
 from fairkd_jax.training.loop import Program
 from fairkd_jax.training.population import (
@@ -23,7 +24,7 @@ from fairkd_jax.training.room import check_room, free_bytes, peak_bytes
 from fairkd_jax.training.sharding import over_batch, over_members, replicate, replicated
 from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.step import RATE, Step
-from fairkd_jax.training.stop import passing_on
+from fairkd_jax.training.stop import STOP, passing_on
 from fairkd_jax.types import Batch, Tree
 
 
@@ -154,8 +155,11 @@ def check_fits(program: Program) -> None:
     }
     if not program.images_on_device:
         batch["image"] = jax.ShapeDtypeStruct((rows, side, side, 3), "uint8", sharding=split)
+    if jax.process_count() > 1:
+        batch[STOP] = batch["label"]
     step: Any = program.step
     plan = step.lower(state, program.teacher_variables, batch, program.weights).compile()
     placed = sum(leaf.nbytes for leaf in jax.tree.leaves(program.teacher_variables))
     placed += step.images.nbytes if program.images_on_device else 0
-    check_room(program.members, peak_bytes(plan), placed, free_bytes())
+    across = program.mesh.shape["population"]
+    check_room(program.members // across, across, peak_bytes(plan), placed, smallest(free_bytes()))

@@ -39,6 +39,7 @@ POSITIVE_KEYS = (
     "eval_every_epochs",
 )
 SIZE_KEYS = (
+    "population.wave_size",
     "finetune.backbone_scale",
     "finetune.head_first_epochs",
     "optimizer.warmup_epochs",
@@ -58,6 +59,8 @@ MODEL_KEYS = (
     "rematerialize",
     "group_heads",
 )
+# Of the teacher's section: they describe one that is trained here, and stay empty where one is given.
+TEACHER_KEYS = {"pretrained": "", "image_size": None, "group_heads": False}
 # What timm fine-tunes both families with. Keras's 0.99 takes some 500 steps to follow a model that changes.
 FINETUNED_NORM_MOMENTUM = 0.9
 
@@ -88,7 +91,7 @@ def check(config: ConfigDict) -> None:
             raise UsageError(f"objective {name!r} has no {name}.weight in the config; add the section")
     if config.cross_entropy.balanced and "cross_entropy" not in config.objectives:
         raise UsageError("cross_entropy.balanced needs cross_entropy in objectives")
-    for key in ("pretrained", "image_size", "group_heads"):
+    for key in TEACHER_KEYS:
         if config.teacher.checkpoint and config.teacher[key]:
             raise UsageError(
                 f"teacher.{key} is for a teacher that is trained here; teacher.checkpoint is given"
@@ -197,18 +200,23 @@ def baseline_config(config: ConfigDict, teacher: Path | None) -> ConfigDict:
     )
     if not debiasing and not any(section[key] for section, key in switches):
         raise UsageError("--baseline compares with the run without debiasing, and this one has none")
-    if any(map(len, (config.population.seeds, *config.population.weights.values()))):
+    population = config.population
+    if any(map(len, (population.seeds, population.learning_rates, *population.weights.values()))):
         raise UsageError("--baseline is for a lone run; a population may have 0.0 among its weights")
     for name in debiasing:
         config[name].weight = 0.0
     for section, key in switches:
         section[key] = False
     if teacher is not None:
-        config.teacher.checkpoint = str(teacher.absolute())
-        # How it was trained is known from its own folder.
-        config.teacher.pretrained, config.teacher.image_size = "", None
-        config.teacher.group_heads = False
+        give_teacher(config, teacher)
     return config
+
+
+def give_teacher(config: ConfigDict, folder: Path) -> None:
+    """Makes a config that of a run whose teacher another run has trained, in place."""
+    config.teacher.checkpoint = str(folder.absolute())
+    for key, value in TEACHER_KEYS.items():  # how it was trained is known from its own folder
+        config.teacher[key] = value
 
 
 def make_objectives(config: ConfigDict) -> dict[str, Objective]:

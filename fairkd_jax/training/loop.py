@@ -239,8 +239,14 @@ def fit(
         ]
         for member in members:
             stack.callback(member.close_writers)
-        states = [own.restore_state(program.abstract_state, step) for own in checkpoints] if step else []
-        _fit(_Run(program, program.join(states) if step else program.init(), step, members))
+        _fit(_Run(program, _start(program, checkpoints, step), step, members))
+
+
+def _start(program: Program, checkpoints: Sequence[Checkpoints], step: int) -> TrainState:
+    """The state of a step; those of the members that it is made of are not kept."""
+    if not step:
+        return program.init()
+    return program.join([own.restore_state(program.abstract_state, step) for own in checkpoints])
 
 
 def common_step(steps: Sequence[set[int]]) -> int:
@@ -275,6 +281,7 @@ def _fit(run: _Run) -> None:
                     run.save()
                 if last:
                     run.close_best()
+                    stop.ask_all()
             if stop.signal is not None:
                 run.save()
                 raise Stopped(run.step, program.total_steps, stop.signal)

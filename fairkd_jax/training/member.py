@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from fairkd_jax.fairness import alarms, summarize
@@ -149,7 +150,8 @@ class Member:
     def give_up(self, reason: str) -> None:
         """Learns no further, in a population whose others do."""
         self.diverged = reason
-        write_text(self._workdir / DIVERGED_FILE, f"{reason}\n")
+        if not jax.process_index():
+            write_text(self._workdir / DIVERGED_FILE, f"{reason}\n")
 
     def close_writers(self) -> None:
         """Ends its lines."""

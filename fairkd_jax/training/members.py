@@ -47,16 +47,20 @@ def members_of(config: ConfigDict) -> dict[str, ConfigDict]:
     axes = axes_of(config)
     members = {}
     for values in itertools.product(*axes.values()):
-        own = config.copy_and_resolve_references()
+        own, taken = config.copy_and_resolve_references(), {}
         for key, value in zip(axes, values, strict=True):
             section, _, name = key.rpartition(".")
             holder = own[section] if section else own
             try:
-                holder[name] = type(holder[name])(value)
+                holder[name] = taken[key] = type(holder[name])(value)
+                if not isinstance(value, str) and taken[key] != value:
+                    raise ValueError
             except (TypeError, ValueError):
-                raise UsageError(f"population: {key} cannot be {value!r}") from None
+                raise UsageError(
+                    f"population: {key} cannot be {value!r}; give numbers, such as 0,1 or (0.5, 2.0)"
+                ) from None
         alone(own)
         check(own)
-        name = ",".join(f"{key}={value}" for key, value in zip(axes, values, strict=True))
+        name = ",".join(f"{key}={value}" for key, value in taken.items())
         members[name] = own
     return members

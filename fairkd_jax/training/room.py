@@ -22,11 +22,12 @@ def free_bytes() -> float:
     return float(available_device_bytes() if jax.default_backend() != "cpu" else available_bytes())
 
 
-def check_room(members: int, peak: float, placed: float, free: float) -> None:
+def check_room(each: int, across: int, peak: float, placed: float, free: float) -> None:
     """Checks that a population's step fits the memory.
 
     Args:
-      members: how many students.
+      each: how many students a device has.
+      across: how many devices share the students out.
       peak: bytes of the step at its peak, on a device.
       placed: bytes of what is there already and serves all students: the teacher, and images.
       free: bytes that are free beside that; 0 if unknown: then nothing is checked.
@@ -36,9 +37,9 @@ def check_room(members: int, peak: float, placed: float, free: float) -> None:
     """
     if not free or not peak or peak <= free + placed:
         return
-    fitting = int(members * free / (peak - placed))
+    fitting = int(each * free / (peak - placed)) * across
     needed, there = (f"{size / 2**30:.2f}" for size in (peak, free + placed))
-    room = f"a step of {members} members takes {needed} GiB, and {there} are free"
+    room = f"a step of {each * across} members takes {needed} GiB, and {there} are free"
     if not fitting:
         raise UsageError(
             f"{room}: not even one would fit; a smaller batch_size or student.rematerialize may help"

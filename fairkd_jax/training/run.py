@@ -33,6 +33,21 @@ from fairkd_jax.training.writers import JsonlWriter, Writer, require_tensorboard
 MEMBERS_FOLDER = "members"
 
 
+class MembersDiverged(Diverged):
+    """Some members of a population diverged; all others are complete.
+
+    Attributes:
+      complete: the names of these others.
+    """
+
+    def __init__(self, diverged: Sequence[str], complete: Sequence[str]) -> None:
+        self.complete = tuple(complete)
+        super().__init__(
+            f"{len(diverged)} of {len(diverged) + len(complete)} members diverged: {'; '.join(diverged)}; the"
+            f" others are complete (a member's {DIVERGED_FILE} says why; without that file it is tried again)"
+        )
+
+
 def train(
     config: ConfigDict,
     workdir: Path,
@@ -53,7 +68,8 @@ def train(
 
     Raises:
       UsageError: the config, the data or the folder does not allow this run.
-      Diverged: a loss or gradient is not finite, of any member where it is a population.
+      Diverged: a loss or gradient is not finite.
+      MembersDiverged: the same of members of a population.
       Stopped: SIGINT or SIGTERM arrived.
     """
     check(config)
@@ -159,13 +175,12 @@ def _train_population(
         for member in wave:
             _describe(folders[member], program)
         _introduce(config, program, dataset, teacher, f"{len(wave)} members below {folders[wave[0]].parent}")
-        fit(program, [folders[member] for member in wave], functools.partial(_writers, config))
+        with contextlib.suppress(Diverged):  # all of this wave; the next one may do better
+            fit(program, [folders[member] for member in wave], functools.partial(_writers, config))
+        del program  # what it holds on the devices is not for the next wave
         given_up += [member for member in wave if agreed((folders[member] / DIVERGED_FILE).exists())]
     if given_up:
-        raise Diverged(
-            f"{len(given_up)} of {len(members)} members diverged: {'; '.join(given_up)}; the others are"
-            f" complete (a member's {DIVERGED_FILE} says why; without that file it is tried again)"
-        )
+        raise MembersDiverged(given_up, [member for member in members if member not in given_up])
 
 
 def _saved_steps(workdir: Path) -> frozenset[int]:

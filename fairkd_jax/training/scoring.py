@@ -85,6 +85,8 @@ def evaluate_run(
     result |= {"split": split, "checkpoint": checkpoint, **current}
     for name in trained if probe else ():
         result[name]["probe"] = probe_model(name, score[name], scores[name].features, dataset)
+    if not probe:
+        _keep_probes(workdir / "eval" / f"{split}.json", result)
     if not jax.process_index():
         _write_evaluation(workdir, split, dataset, scores, result)
     return result
@@ -159,6 +161,18 @@ def _balancing(config: ConfigDict) -> list[str]:
     switches["(positive control)"] = config.data.control == "patch"
     switches["(placebo)"] = config.data.control == "shuffle"
     return [name for name, on in switches.items() if on]
+
+
+def _keep_probes(path: Path, result: dict[str, Any]) -> None:
+    """Takes over what was probed before, of the same checkpoints of the run and its teacher."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        probes = {name: (earlier[name]["step"], earlier[name]["probe"]) for name in ("teacher", "student")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # there is none, or it is damaged, and will be whole now
+    for name, (step, probe) in probes.items():
+        if name in result and result[name]["step"] == step:
+            result[name]["probe"] = probe
 
 
 def _write_evaluation(

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fairkd_jax.training.cluster import largest
 from fairkd_jax.training.sharding import over_batch, to_global
 from fairkd_jax.training.step import Step
 from fairkd_jax.types import Batch, Tree
@@ -64,6 +65,11 @@ class StopRequest(AbstractContextManager["StopRequest"]):
         metrics = dict(metrics)
         self.signal = int(metrics.pop(STOP, 0)) or self.signal
         return metrics
+
+    def ask_all(self) -> None:
+        """Takes what was noted since the last step, after which no other tells of it."""
+        if self._sharding is not None:
+            self.signal = largest(self._noted) or self.signal
 
     def _note(self, number: int, frame: object) -> None:
         self._noted = number

@@ -85,6 +85,8 @@ def read_config(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     except UsageError:
         raise
     except (FileNotFoundError, NotADirectoryError):
+        if (workdir / "members").is_dir():
+            raise UsageError(f"{workdir} holds a population; name one of {workdir / 'members'}") from None
         raise UsageError(f"{workdir} holds no run (no {path.name} in it); train into it first") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UsageError(f"{path} is damaged, or not the config of a run") from None
@@ -144,12 +146,14 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def claim(workdir: Path, config: ConfigDict, task: Mapping[str, Any]) -> None:
-    """Makes the folder this run's.
+    """Makes the folder this run's; of several processes, the first one writes that down.
 
     Raises:
       UsageError: as of `check_free`, or the folder cannot be written to.
     """
     check_free(workdir, config, task)
+    if jax.process_index():
+        return
     content = plain(config) | {"task": dict(task)}
     try:
         workdir.mkdir(parents=True, exist_ok=True)

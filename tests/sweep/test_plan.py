@@ -8,9 +8,8 @@ import pytest
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.sweep import grid
-from fairkd_jax.sweep.plan import TEACHERS, commands_of, dry_run, job_of, plan
+from fairkd_jax.sweep.plan import OWN_TEACHER, TEACHERS, commands_of, dry_run, job_of, plan
 from fairkd_jax.training import resolved, teacher_config, uses_teacher
-from fairkd_jax.training.comparing import _OWN_TEACHER
 from fairkd_jax.training.workdir import differences, plain
 from tests.sweep.conftest import ROOT, make_config, write_run
 
@@ -62,14 +61,14 @@ def test_a_teacher_keeps_its_name_whatever_else_is_swept(tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_commands_make_what_a_lone_run_would_train(path, tmp_path):
-    make, changes = make_config(path), {"best.max_disparity": "0.1", "teacher.image_size": "48"}
-    fixed = {"best.max_disparity": 0.1, "teacher.image_size": 48}
+    fixed = {"best.max_disparity": 0.1, "teacher.image_size": 48, "teacher.group_heads": True}
+    make, changes = make_config(path), {key: str(value) for key, value in fixed.items()}
     lone = resolved(make({"seed": "1", **changes}))
     runs = planned(tmp_path, {"seed": ["1"]}, fixed, path)
     point = runs[-1]
     made = resolved(make(point.overrides))
     changed = differences(plain(lone), plain(made)) + differences(plain(made), plain(lone))
-    assert {line.split()[0] for line in changed} <= set(_OWN_TEACHER)
+    assert {line.split()[0] for line in changed} <= OWN_TEACHER
     assert len(runs) == 1 + uses_teacher(lone)
     if uses_teacher(lone):
         taught, wanted = resolved(make(runs[0].overrides)), plain(teacher_config(lone))

@@ -1,6 +1,7 @@
 """All runs of a folder in one table, and what validation chooses."""
 
 import csv
+import json
 import math
 
 import pytest
@@ -19,10 +20,10 @@ MAD = "mean_abs_disparity"
 def make_run(tmp_path):
     make = make_config(ROOT / "configs" / "rkd_adv.py")
 
-    def run(name, texts=None, *, test=None, val=None, lines=()):
+    def run(name, texts=None, *, test=None, val=None, **others):
         scores = [("test", test or {}), *([("val", val)] if val is not None else [])]
         folder = tmp_path / "all" / name
-        write_run(folder, resolved(make(texts or {})), scores=scores, lines=lines)
+        write_run(folder, resolved(make(texts or {})), scores=scores, **others)
         return folder
 
     run.folder = tmp_path / "all"
@@ -97,6 +98,45 @@ def test_what_is_a_run_and_what_belongs_to_one(make_run):
     (folder / "b" / "members" / "seed=1" / "eval" / "test.json").unlink()
     assert "Left out, as not evaluated yet: 1 run." in summarize(folder, None, 0.01)
     assert len(table(folder)) == 3
+
+
+def test_validation_is_of_the_checkpoint_that_was_tested(make_run):
+    """Not of the one before the run was made longer, nor of another one that was scored in between."""
+    line = {"step": 1000, "validation/accuracy": 0.8, f"validation/corrected_{MAD}": 0.1}
+    make_run("a", val={"accuracy": 0.2, "step": 400}, lines=[line])
+    summarize(make_run.folder, None, 0.01)
+    assert table(make_run.folder)[0]["val_accuracy"] == "0.8"
+
+
+def test_what_is_left_out_is_told_with_the_reason(make_run):
+    make_run("a")
+    (make_run("b") / "diverged.txt").write_text("loss not finite\n")
+    make_run("c", {"epochs": "2000"})  # it was made longer since
+    make_run("d", test={"step": 900})
+    text = summarize(make_run.folder, None, 0.01)
+    assert [row["run"] for row in table(make_run.folder)] == ["a"]
+    assert "Left out, as diverged: 1 run." in text
+    assert "Left out, as trained further since it was evaluated: 2 runs." in text
+
+
+def test_a_seed_with_two_teachers_is_no_second_seed(make_run):
+    line = {"step": 1000, "validation/accuracy": 0.9, f"validation/corrected_{MAD}": 0.1}
+    for name, accuracy, teacher in (("a", 0.9, "first"), ("b", 0.5, "second"), ("c", 0.5, "second")):
+        seed = "1" if name == "c" else "0"
+        folder = make_run(name, {"seed": seed}, lines=[line | {"validation/accuracy": accuracy}])
+        content = json.loads((folder / "config.json").read_text())
+        content["task"]["teacher"] = {"architecture": "x", "step": 1, "fingerprint": teacher}
+        (folder / "config.json").write_text(json.dumps(content))
+    text = summarize(make_run.folder, None, 0.01)
+    assert "Chosen: a (seeds 0)" in text
+    assert [row["teacher"] for row in table(make_run.folder)] == ["first", "second", "second"]
+
+
+@pytest.mark.parametrize(("bound", "margin"), [(None, -1.0), (None, math.nan), (-0.1, 0.0)])
+def test_numbers_without_sense_are_refused(bound, margin, make_run):
+    make_run("a")
+    with pytest.raises(UsageError, match="must be 0 or more"):
+        summarize(make_run.folder, bound, margin)
 
 
 def test_folders_that_hold_nothing_are_refused(make_run, tmp_path):

@@ -34,7 +34,7 @@ TINY = {
 def started(monkeypatch):
     """What jax.distributed is asked for; and no surroundings."""
     found = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: found.append(args))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **_: found.append(args))
     for name in ("SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     return found
@@ -50,14 +50,16 @@ def test_a_process_alone_joins_nobody(started, monkeypatch):
 
 
 def test_others_are_told_or_found(started, monkeypatch):
-    cluster.join("10.0.0.1:1234", 4, 3)
+    cluster.join("10.0.0.1:1234", 4, 0)
     cluster.join(detect=True)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
     cluster.join()
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "first,second")
     cluster.join()
-    assert started == [("10.0.0.1:1234", 4, 3), (), (), ()]
+    assert started == [("10.0.0.1:1234", 4, 0), (), (), ()]
+    cluster.join(detect=False)  # whatever the surroundings say
+    assert len(started) == 4
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,8 @@ def test_others_are_told_or_found(started, monkeypatch):
         (("10.0.0.1:1234",), "given together or not at all"),
         (("", 2, 0), "given together or not at all"),
         (("10.0.0.1:1234", 2, 2), "process_id=2 is none of 2 processes"),
+        (("10.0.0.1", 2, 1), r"--coordinator=10\.0\.0\.1 is not HOST:PORT"),
+        (("10.0.0.1:", 2, 1), "is not HOST:PORT"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(told, message, started):
@@ -80,7 +84,36 @@ def test_others_that_do_not_answer_are_one_line(started, monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", fails)
     with pytest.raises(UsageError, match=r"do not find one another: DEADLINE_EXCEEDED: no answer$"):
-        cluster.join("10.0.0.1:1234", 2, 1)
+        cluster.join("10.0.0.1:1234", 2, 0)
+
+
+def test_a_process_0_that_is_not_there_is_one_line(started, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"process 0 does not answer at {address} .*; start it there"):
+            cluster.join(address, 2, 1)
+        taken.listen()
+        cluster.join(address, 2, 1)
+    assert started == [(address, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "place", "visible", "more", "own"),
+    [
+        ("8(x4)", "3", "0,1,2,3,4,5,6,7", {}, [3]),  # each sees all of its node's
+        ("2", "1", "0,1,2,3", {}, [2, 3]),
+        ("8", "3", "0", {"SLURM_GPUS_PER_TASK": "1"}, [0]),  # each sees its own
+        ("1(x2)", "0", "0,1,2,3", {}, [0, 1, 2, 3]),
+        ("4", "2", "0", {}, None),  # JAX has words for it
+        ("4", "2", "", {}, None),  # no GPUs
+        ("", "", "0,1", {}, None),  # no Slurm
+    ],
+)
+def test_the_gpus_of_a_task(tasks, place, visible, more, own):
+    surroundings = {"SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_LOCALID": place}
+    assert cluster.own_gpus(surroundings | {"CUDA_VISIBLE_DEVICES": visible} | more) == own
 
 
 @pytest.fixture

@@ -9,7 +9,16 @@ import pytest
 
 from configs import ckd_adv, rkd_adv, student
 from fairkd_jax.errors import UsageError
-from fairkd_jax.training import Diverged, Stopped, evaluate_run, is_population, loop, member_folders, train
+from fairkd_jax.training import (
+    Diverged,
+    MembersDiverged,
+    Stopped,
+    evaluate_run,
+    is_population,
+    loop,
+    member_folders,
+    train,
+)
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.members import members_of
 from fairkd_jax.training.room import check_room
@@ -132,14 +141,17 @@ def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monke
     assert steps == [*range(2, 21, 2), 21]
 
 
-def test_a_member_that_diverges_leaves_the_others_alone(make_config, tmp_path, capsys):
+@pytest.mark.parametrize("wave_size", [0, 1])
+def test_a_member_that_diverges_leaves_the_others_alone(wave_size, make_config, tmp_path, capsys):
+    """Also where it is all of a wave, and others come after it."""
     config = make_config(student, log_every_steps=1, checkpoint_every_steps=2)
     config.optimizer.name, config.optimizer.clip_norm = "sgd", 0.0
-    config.population.learning_rates = (0.01, 1e30)
+    config.population.learning_rates, config.population.wave_size = (1e30, 0.01), wave_size
     with pytest.raises(
-        Diverged, match=r"1 of 2 members diverged: optimizer.learning_rate=1e\+30; the others"
-    ):
+        MembersDiverged, match=r"1 of 2 members diverged: optimizer.learning_rate=1e\+30; the others"
+    ) as error:
         train(config, tmp_path / "run", devices=ONE)
+    assert error.value.complete == ("optimizer.learning_rate=0.01",)
     good, bad = ((tmp_path / "run" / "members" / f"optimizer.learning_rate={x}") for x in ("0.01", "1e+30"))
     assert "not finite" in (bad / "diverged.txt").read_text()
     alone = make_config(student, log_every_steps=1, checkpoint_every_steps=2)
@@ -183,6 +195,9 @@ def test_members_that_cannot_go_on_together_train_in_waves_of_their_own():
         ({"weights": {"mfd": (1.0,)}}, "population.weights.mfd: mfd is none of the run's objectives"),
         ({"weights": {"adversary": (-1.0,)}}, "adversary.weight=-1.0 must be 0 or more"),
         ({"seeds": ("a",)}, "population: seed cannot be 'a'"),
+        ({"seeds": (0.5,)}, "population: seed cannot be 0.5"),
+        ({"learning_rates": (1, 1.0)}, "one of them twice"),
+        ({"seeds": (0, 1), "wave_size": -1}, "population.wave_size=-1 must be 0 or more"),
     ],
 )
 def test_what_is_wrong_with_a_population_is_said_before_it_starts(change, message, make_config):
@@ -199,9 +214,12 @@ def test_what_is_wrong_with_a_population_is_said_before_it_starts(change, messag
 
 def test_a_population_that_does_not_fit_names_the_number_that_does():
     gib = 2.0**30
-    check_room(8, peak=9 * gib, placed=1 * gib, free=8 * gib)
-    check_room(8, peak=9 * gib, placed=1 * gib, free=0)  # not known
+    check_room(8, 1, peak=9 * gib, placed=1 * gib, free=8 * gib)
+    check_room(8, 1, peak=9 * gib, placed=1 * gib, free=0)  # not known
     with pytest.raises(UsageError, match=r"takes 9.00 GiB, and 5.00 are free; .*wave_size=4 "):
-        check_room(8, peak=9 * gib, placed=1 * gib, free=4 * gib)
+        check_room(8, 1, peak=9 * gib, placed=1 * gib, free=4 * gib)
+    # Fewer than share the devices out evenly would take more of each.
+    with pytest.raises(UsageError, match=r"step of 16 members .*wave_size=8 "):
+        check_room(2, 8, peak=9 * gib, placed=1 * gib, free=7.5 * gib)
     with pytest.raises(UsageError, match="not even one would fit"):
-        check_room(8, peak=9 * gib, placed=1 * gib, free=0.5 * gib)
+        check_room(8, 1, peak=9 * gib, placed=1 * gib, free=0.5 * gib)
