@@ -27,14 +27,20 @@ class Checkpoints:
     can be used without rebuilding what trained it.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 1) -> None:
-        """Opens the checkpoints of a folder; `keep` is how many of `last` stay there."""
+    def __init__(self, workdir: Path, *, keep: int = 1, training: bool = False) -> None:
+        """Opens the checkpoints of a folder.
+
+        Args:
+          workdir: the run's folder.
+          keep: how many of `last` stay there.
+          training: whether what a kill has left half-written goes: it may be another's who is writing now.
+        """
         options = {
             kind: ocp.CheckpointManagerOptions(
                 max_to_keep=number,
                 create=True,
                 enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=training,
             )
             for kind, number in ((_LAST, keep), (_BEST, 1))
         }

@@ -230,7 +230,8 @@ def fit(
         # A population that is killed while it saves has saved some of its members: it needs the step before.
         keep = 2 if program.members else 1
         checkpoints = [
-            stack.enter_context(contextlib.closing(Checkpoints(folder, keep=keep))) for folder in workdirs
+            stack.enter_context(contextlib.closing(Checkpoints(folder, keep=keep, training=True)))
+            for folder in workdirs
         ]
         step = common_step([own.steps() for own in checkpoints])
         members = [
