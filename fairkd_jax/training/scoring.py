@@ -1,5 +1,6 @@
 """Scoring runs: a student, its teacher and another student on a split, and what is written of that."""
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -165,14 +166,12 @@ def _balancing(config: ConfigDict) -> list[str]:
 
 def _keep_probes(path: Path, result: dict[str, Any]) -> None:
     """Takes over what was probed before, of the same checkpoints of the run and its teacher."""
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        probes = {name: (earlier[name]["step"], earlier[name]["probe"]) for name in ("teacher", "student")}
-    except (OSError, ValueError, LookupError, TypeError):
-        return  # there is none, or it is damaged, and will be whole now
-    for name, (step, probe) in probes.items():
-        if name in result and result[name]["step"] == step:
-            result[name]["probe"] = probe
+    for name in {"teacher", "student"} & result.keys():
+        # There may be no such file, or a damaged one, which will be whole now.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            earlier = json.loads(path.read_text(encoding="utf-8"))[name]
+            if earlier["step"] == result[name]["step"]:
+                result[name]["probe"] = earlier["probe"]
 
 
 def _write_evaluation(

@@ -16,7 +16,8 @@ import pytest
 
 from configs import student
 from fairkd_jax.errors import UsageError
-from fairkd_jax.training import cluster, evaluate_run, train
+from fairkd_jax.training import cluster, evaluate_run, stop, train
+from fairkd_jax.training.sharding import make_mesh
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -114,6 +115,16 @@ def test_a_process_0_that_is_not_there_is_one_line(started, monkeypatch):
 def test_the_gpus_of_a_task(tasks, place, visible, more, own):
     surroundings = {"SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_LOCALID": place}
     assert cluster.own_gpus(surroundings | {"CUDA_VISIBLE_DEVICES": visible} | more) == own
+
+
+def test_what_is_asked_during_the_last_step_is_not_forgotten(monkeypatch):
+    """Of several processes: no other step brings it to them."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(stop, "largest", lambda value: max(value, 15))  # what another one was told
+    request = stop.StopRequest(make_mesh())
+    assert request.signal is None
+    request.ask_all()
+    assert request.signal == signal.SIGTERM
 
 
 @pytest.fixture

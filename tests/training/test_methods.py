@@ -40,7 +40,7 @@ ADDED = {
 def taught(make_config, tmp_path_factory):
     """A teacher that is worth learning from, of another width than the student."""
     workdir = tmp_path_factory.mktemp("runs") / "teacher"
-    config = make_config(teacher, epochs=6, batch_size=64)
+    config = make_config(teacher, epochs=4, batch_size=64)
     config.student.architecture = "efficientnet_mini"
     train(config, workdir, devices=ONE)
     return workdir

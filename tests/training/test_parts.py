@@ -1,8 +1,11 @@
 """The small parts of training: optimizers, sharding, writers, checkpoints."""
 
+import contextlib
 import io
 import json
+import shutil
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -165,6 +168,22 @@ def test_checkpoints_keep_the_last_and_the_best(tmp_path):
         np.testing.assert_array_equal(restored["params"]["w"], expected)
     with pytest.raises(UsageError, match="no checkpoint '7'"):
         checkpoints.restore_student("7", shapes(student))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_who_reads_checkpoints_leaves_alone_what_another_writes(tmp_path, training):
+    student = {"params": {"w": jnp.zeros(3)}}
+    with contextlib.closing(Checkpoints(tmp_path, training=True)) as checkpoints:
+        checkpoints.save_last(1, student, student)
+    (step,) = (tmp_path / "checkpoints" / "last").glob("1")
+    written = step.with_name("2.orbax-checkpoint-tmp")
+    shutil.copytree(step, written)
+    with contextlib.closing(Checkpoints(tmp_path, training=training)) as checkpoints:
+        assert checkpoints.last_step() == 1
+        deadline = time.monotonic() + (60.0 if training else 1.0)  # it is done in the background
+        while written.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert written.exists() != training
 
 
 @pytest.mark.parametrize(

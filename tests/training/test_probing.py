@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -63,6 +64,16 @@ def test_an_evaluation_says_what_was_read(run, probed):
     # The digits' tint moves everything; what is read is the same each time.
     assert result["student"]["probe"]["embedding"]["mlp"]["advantage"] > 0.05
     assert result["student"]["probe"] == result["baseline"]["probe"]
+
+
+def test_a_later_evaluation_keeps_what_was_read(run, probed, tmp_path):
+    again = evaluate_run(shutil.copytree(run, tmp_path / "run"), devices=ONE)
+    assert again["student"]["probe"] == probed[0]["student"]["probe"]
+    path = tmp_path / "run" / "eval" / "test.json"
+    written = json.loads(path.read_text())
+    written["student"]["step"] += 1  # as if it had been of another checkpoint
+    path.write_text(json.dumps(written))
+    assert "probe" not in evaluate_run(tmp_path / "run", devices=ONE)["student"]
 
 
 def test_it_says_what_it_is_at(probed):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import rkd_adv
+from configs import ckd
 from fairkd_jax.training import experiment, loop, train
 from fairkd_jax.training.workdir import read_config
 
@@ -60,7 +60,8 @@ def test_the_guard_of_the_test_above_can_fail():
 
 
 def test_a_teacher_sees_images_of_its_own_size(make_config, tmp_path):
-    config = make_config(rkd_adv, teacher__image_size=24, data__image_size=16)
+    short = {"epochs": 1, "teacher__epochs": 1}
+    config = make_config(ckd, teacher__image_size=24, data__image_size=16, **short)
     train(config, tmp_path / "run", devices=ONE)
     own, _ = read_config(tmp_path / "run" / "teacher")
     assert own.data.image_size == 24
@@ -74,7 +75,7 @@ def test_a_teacher_sees_images_of_its_own_size(make_config, tmp_path):
 
     experiment.make_train_step, restored = seen, real
     try:
-        again = make_config(rkd_adv, teacher__checkpoint=str(tmp_path / "run" / "teacher"))
+        again = make_config(ckd, teacher__checkpoint=str(tmp_path / "run" / "teacher"), **short)
         train(again, tmp_path / "again", devices=ONE)
     finally:
         experiment.make_train_step = restored
