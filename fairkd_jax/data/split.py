@@ -17,6 +17,7 @@ from fairkd_jax.data.memory import available_bytes, available_device_bytes
 from fairkd_jax.data.plan import Table
 from fairkd_jax.errors import UsageError
 
+# After "auto", from the one that takes most memory to the one that takes least.
 CACHE_MODES = ("auto", "device", "host", "none")
 _SHARE_OF_MEMORY = 0.25  # of what is free
 

@@ -14,9 +14,11 @@ from fairkd_jax.data.augment import augment
 from fairkd_jax.data.pipeline import Dataset, Split, default_directory, open_dataset
 from fairkd_jax.data.plan import SPLITS
 from fairkd_jax.data.sampling import balanced_counts
+from fairkd_jax.data.split import CACHE_MODES
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import EfficientNet, fold, read_pretrained
 from fairkd_jax.objectives import Spec
+from fairkd_jax.training.cluster import largest
 from fairkd_jax.training.compiled import Parts, lone, population
 from fairkd_jax.training.config import (
     make_augmentation,
@@ -112,6 +114,8 @@ def build(
       UsageError: the config does not fit the devices or the data.
     """
     train, validation = dataset.split("train"), dataset.split("val")
+    # Each process has found out for itself what fits its memory: all must run the same program.
+    train.cache = CACHE_MODES[largest(CACHE_MODES.index(train.cache))]
     _check_fits(config, train, validation, mesh)
     image_size = config.data.image_size
     student = make_model(config.student, len(dataset.info.class_names), len(dataset.info.group_names))

@@ -2,6 +2,7 @@
 
 import importlib
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,9 @@ def test_a_point_may_be_a_population(tmp_path):
     point = runs[-1]
     assert [folder.parent for folder, _ in point.students] == [point.folder / "members"] * 2
     assert len(commands(point, validate=True)) == 3
+    assert job_of(point, commands(point), ROOT, {}).goes_on
+    complete(replace(point, students=point.students[1:]), scores=[("test", {}), ("val", {})])
+    assert [command[0] for command in commands(point, validate=True)] == ["train.py", "eval.py"]
     complete(point)
     assert commands(point) == []
 
@@ -188,6 +192,9 @@ def test_a_job_holds_all_that_a_machine_has_to_know(tmp_path):
         str(Path.cwd()),
     )
     assert job.environment == {"A": "b"}
+    # A worker's own surroundings may name several processes, which are none of this run's.
+    assert [command[-1] for command in job.commands] == ["--nodistributed"]
+    assert not job.goes_on
     assert job_of(point, [], ROOT, {}) is None
 
 
