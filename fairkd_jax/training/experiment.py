@@ -119,11 +119,14 @@ def build(
     _check_fits(config, train, validation, mesh)
     image_size = config.data.image_size
     student = make_model(config.student, len(dataset.info.class_names), len(dataset.info.group_names))
-    objectives = make_objectives(config)
     steps_per_epoch = len(train) / config.batch_size
     steps = total_steps(config, len(train))
     schedule = make_run_schedule(config, steps, steps_per_epoch)
-    optimizers = make_optimizers(config, schedule, steps_per_epoch)
+    common: Any = {
+        "student": student,
+        "objectives": make_objectives(config),
+        "optimizers": make_optimizers(config, schedule, steps_per_epoch),
+    }
     spec = _spec(
         dataset,
         student_width=student.architecture.head,
@@ -133,19 +136,15 @@ def build(
     )
     init = functools.partial(
         init_state,
-        student=student,
-        objectives=objectives,
-        optimizers=optimizers,
+        **common,
         spec=spec,
         image_size=image_size,
         with_ema=config.optimizer.ema_decay > 0,
     )
     frozen, frozen_variables = _frozen(teacher, mesh)
     step = make_train_step(
-        student=student,
+        **common,
         teacher=frozen,
-        objectives=objectives,
-        optimizers=optimizers,
         **_views(config, teacher),
         num_groups=spec.num_groups,
         data_seed=config.data.seed,
@@ -158,14 +157,7 @@ def build(
     parts = Parts(step, eval_step, start, train, mesh)
     # All at once: a report must not send work to the device.
     rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
-    factors = np.ones(1)
-    if members:
-        own_rates = np.array([own.optimizer.learning_rate for own in members])
-        factors = own_rates / config.optimizer.learning_rate
-        weights = {n: np.array([own[n].weight for own in members], np.float32) for n in objectives}
-        counted = population(parts, [own.seed for own in members], weights, factors.astype(np.float32))
-    else:
-        counted = lone(parts, config.seed, {n: config[n].weight for n in objectives})
+    counted, factors = _counted(config, members, parts)
     return Program(
         name=name,
         mesh=mesh,
@@ -185,6 +177,20 @@ def build(
         learning_rates=factors[:, None] * rates[None],
         **counted,
     )
+
+
+def _counted(
+    config: ConfigDict, members: Sequence[ConfigDict], parts: Parts
+) -> tuple[dict[str, Any], np.ndarray]:
+    """What a program has to do with the number of students; and of each the factor in the learning rate."""
+    names = config.objectives
+    if not members:
+        return lone(parts, config.seed, {name: config[name].weight for name in names}), np.ones(1)
+    own_rates = np.array([own.optimizer.learning_rate for own in members])
+    factors = own_rates / config.optimizer.learning_rate
+    weights = {name: np.array([own[name].weight for own in members], np.float32) for name in names}
+    seeds = [own.seed for own in members]
+    return population(parts, seeds, weights, factors.astype(np.float32)), factors
 
 
 def _check_fits(config: ConfigDict, train: Split, validation: Split, mesh: jax.sharding.Mesh) -> None:
