@@ -197,7 +197,6 @@ def test_members_that_cannot_go_on_together_train_in_waves_of_their_own():
         ({"seeds": ("a",)}, "population: seed cannot be 'a'"),
         ({"seeds": (0.5,)}, "population: seed cannot be 0.5"),
         ({"learning_rates": (1, 1.0)}, "one of them twice"),
-        ({"seeds": (0, 1), "wave_size": -1}, "population.wave_size=-1 must be 0 or more"),
     ],
 )
 def test_what_is_wrong_with_a_population_is_said_before_it_starts(change, message, make_config):

@@ -319,6 +319,7 @@ def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config
         ),
         ({"optimizer__momentum": 5.0}, r"optimizer\.momentum=5\.0 is not in"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"population__wave_size": -1}, r"population\.wave_size=-1 must be 0 or more"),
         ({"batch_size": 8000}, "batch_size=8000 is more than the 1078 training images"),
         ({"objectives": ("cross_entropy", "rdk")}, "unknown objective 'rdk'"),
         ({"objectives": ()}, "objectives is empty"),
