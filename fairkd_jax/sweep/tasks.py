@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,9 @@ class Outcome(NamedTuple):
 
 def run_job(job: Job) -> Outcome:
     """Runs the commands of a job; whatever ends this call ends them too."""
+    if threading.current_thread() is threading.main_thread():
+        # What stops a worker is an interrupt, which a sweep started in a shell's background has them ignore.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(job.cwd, job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / LOG

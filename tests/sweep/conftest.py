@@ -72,7 +72,8 @@ class ProcessLauncher:
     """Does jobs in processes that are interrupted and killed as Ray's workers are."""
 
     CODE = (
-        "import json, sys\nfrom fairkd_jax.sweep.tasks import Job, run_job\n"
+        "import json, signal, sys\nfrom fairkd_jax.sweep.tasks import Job, run_job\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as a shell's background has it
         "print(json.dumps(run_job(Job(*json.loads(sys.argv[1])))))"
     )
 
