@@ -53,13 +53,10 @@ def run(main: Callable[..., None], *, positional: bool = False) -> None:
         except OSError as error:  # a full disk, a folder that cannot be written to
             where = f"{error.filename}: " if error.filename else ""
             fail(f"{where}{error.strerror or error}", OS_ERROR)
-        except RuntimeError as error:
-            if hasattr(error, "exit_code"):  # all processes of a run come here together
-                _say_mistake(str(error))
+        except Exception as error:
+            if isinstance(error, RuntimeError) and hasattr(error, "exit_code"):
+                _say_mistake(str(error))  # all processes of a run come here together
                 sys.exit(error.exit_code)
-            _leave_others()
-            raise
-        except Exception:
             _leave_others()
             raise
 
