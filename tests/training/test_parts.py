@@ -147,6 +147,20 @@ def shapes(tree):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
 
 
+def test_a_state_that_eight_devices_hold_goes_back_to_all_of_them(tmp_path):
+    mesh = make_mesh()
+    arrays = {
+        "copies": jax.device_put(np.arange(16.0, dtype=np.float32), replicated(mesh)),
+        "parts": jax.device_put(np.arange(16, dtype=np.int32), over_batch(mesh)),
+        "number": np.float32(3.0),
+    }
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_last(1, arrays, {"copies": arrays["copies"]})
+    found = checkpoints.restore_state(shapes(arrays), 1)
+    jax.tree.map(np.testing.assert_array_equal, found, arrays)
+    assert all(array.sharding.num_devices == 8 and array.is_fully_replicated for array in found.values())
+
+
 def test_checkpoints_keep_the_last_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.last_step() is checkpoints.best_step() is checkpoints.best_scores() is None

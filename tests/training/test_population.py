@@ -31,7 +31,7 @@ ONE = jax.devices()[:1]
 def swept(make_config, **changes):
     config = make_config(rkd_adv, **changes)
     config.optimizer.name, config.optimizer.learning_rate = "sgd", 0.02
-    config.batch_size, config.checkpoint_every_steps = 104, 4  # 21 steps
+    config.batch_size = 104  # 21 steps
     return config
 
 
@@ -107,6 +107,7 @@ def test_a_member_is_its_lone_run(population, lone, tmp_path):
 
 def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monkeypatch):
     """Stopped at step 6, and killed while the members of step 8 were being saved."""
+    population.checkpoint_every_steps = 4
     read, number = loop.read_from_device, iter(range(1000))
 
     def reading(tree):

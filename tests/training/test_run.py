@@ -116,6 +116,8 @@ def timeless(workdir, but):
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tmp_path, monkeypatch):
+    config = make_config(checkpoint_every_steps=3)
+
     class Killed(Exception):
         pass
 
@@ -128,12 +130,12 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tm
 
     monkeypatch.setattr(loop, "read_from_device", read)
     with pytest.raises(Killed):
-        train(make_config(), tmp_path / "run", devices=ONE)
+        train(config, tmp_path / "run", devices=ONE)
     monkeypatch.undo()
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # a line that the kill cut short
     assert Checkpoints(tmp_path / "run").last_step() == 3
-    train(make_config(), tmp_path / "run", devices=ONE)
+    train(config, tmp_path / "run", devices=ONE)
     jax.tree.map(np.testing.assert_array_equal, last_student(tmp_path / "run")[1], last_student(finished)[1])
     assert [line["step"] for line in lines_of(tmp_path / "run") if "loss" in line] == [2, 4, 6, 8]
 
@@ -195,7 +197,7 @@ def test_divergence_keeps_the_last_good_checkpoint(make_config, tmp_path, monkey
     with pytest.raises(
         Diverged, match="cross_entropy/loss not finite at step 5; the checkpoint of step 3 is kept"
     ):
-        train(make_config(), tmp_path, devices=ONE)
+        train(make_config(checkpoint_every_steps=3), tmp_path, devices=ONE)
     assert Checkpoints(tmp_path).last_step() == 3
 
 
@@ -281,7 +283,7 @@ def test_a_teacher_that_does_not_fit_is_refused(distilled, make_config, tmp_path
     with pytest.raises(Stopped):
         train(make_config(teacher), tmp_path / "teacher", devices=ONE)
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="is at step 6 of 8; finish its training first"):
+    with pytest.raises(UsageError, match="is at step 7 of 8; finish its training first"):
         train(make_config(ckd, teacher__checkpoint=str(tmp_path / "teacher")), tmp_path / "run", devices=ONE)
 
 
