@@ -32,6 +32,7 @@ READS_CONFIG = {
     "training/members.py",
     "training/run.py",
     "training/scoring.py",
+    "training/task.py",
     "training/teacher.py",
     "training/trained.py",
     "training/workdir.py",

@@ -16,9 +16,9 @@ from fairkd_jax.data.augment import Augmentation, augment
 from fairkd_jax.data.pipeline import Split, eval_batches
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_arrays
-from fairkd_jax.training.experiment import check_classes
 from fairkd_jax.training.sharding import over_batch, replicated, to_global
 from fairkd_jax.training.state import purpose_key
+from fairkd_jax.training.task import check_classes
 from fairkd_jax.training.trained import Trained
 from fairkd_jax.training.writers import Progress
 from fairkd_jax.types import Batch, Tree

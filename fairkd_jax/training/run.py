@@ -25,6 +25,7 @@ from fairkd_jax.training.loop import Program, fit
 from fairkd_jax.training.member import DIVERGED_FILE, Diverged
 from fairkd_jax.training.members import is_population, members_of
 from fairkd_jax.training.sharding import make_mesh, replicate
+from fairkd_jax.training.task import check_task, task_of
 from fairkd_jax.training.teacher import last_step, load_teacher, teacher_class_means, teacher_folder
 from fairkd_jax.training.trained import Trained
 from fairkd_jax.training.workdir import check_free, claim, locked
@@ -77,13 +78,13 @@ def train(
         require_tensorboard()
     members = members_of(config) if is_population(config) else {}
     dataset = experiment.open_data(config)
-    task = experiment.task_of(dataset)
+    task = task_of(dataset)
     folders = {member: workdir / MEMBERS_FOLDER / member for member in members}
     if not members:
         check_free(workdir, config, task)
     for member, own in members.items():
         check_free(folders[member], own, task)
-    experiment.check_task(config, dataset)
+    check_task(config, dataset)
     with locked(workdir):
         teacher, means = _teacher(config, workdir, dataset, task, devices)
         if members:

@@ -19,6 +19,7 @@ from fairkd_jax.training import experiment
 from fairkd_jax.training.evaluation import Scores, compile_eval_step, evaluate, make_eval_step
 from fairkd_jax.training.probing import check_can_probe, probe_model
 from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.task import task_of
 from fairkd_jax.training.teacher import load_run, teacher_folder
 from fairkd_jax.training.trained import Trained
 from fairkd_jax.training.workdir import read_config
@@ -65,7 +66,7 @@ def evaluate_run(
     if config.data.control == "shuffle":  # what was shuffled was shuffled to learn from
         shown.data.control = "none"
     dataset = experiment.open_data(shown)
-    current = experiment.task_of(dataset)
+    current = task_of(dataset)
     if any(task.get(key) != value for key, value in current.items()):
         raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
     if probe:

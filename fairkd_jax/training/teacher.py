@@ -16,6 +16,7 @@ from fairkd_jax.training.class_means import ClassMeans
 from fairkd_jax.training.cluster import agreed
 from fairkd_jax.training.config import make_augmentation, total_steps
 from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.task import task_of
 from fairkd_jax.training.trained import Trained, load_trained
 from fairkd_jax.training.workdir import read_config
 
@@ -102,7 +103,7 @@ def write_class_means(
     config, task = read_config(folder)
     mesh = make_mesh(devices)
     dataset = experiment.open_data(config)
-    teacher = load_teacher(folder, experiment.task_of(dataset), mesh)
+    teacher = load_teacher(folder, task_of(dataset), mesh)
     path = folder / class_means.FILE_NAME
     if path.exists() and not overwrite:
         return class_means.load(path, teacher, task["class_names"])

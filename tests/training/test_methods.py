@@ -18,6 +18,7 @@ from fairkd_jax.objectives import OBJECTIVES, create_objective
 from fairkd_jax.training import class_means, evaluate_run, experiment, train, write_class_means
 from fairkd_jax.training.config import make_optimizers, resolved
 from fairkd_jax.training.sharding import make_mesh
+from fairkd_jax.training.task import check_task
 from fairkd_jax.training.trained import load_trained
 from fairkd_jax.training.workdir import read_config
 
@@ -151,7 +152,7 @@ def test_dkd_refuses_two_classes_before_a_teacher_trains(make_config):
     info.num_examples = {"train": 4, "val": 4, "test": 4}
     dataset = SimpleNamespace(info=info, split=lambda name: SimpleNamespace(counts=np.ones((2, 2))))
     with pytest.raises(UsageError, match="2 are too few"):
-        experiment.check_task(make_config(dkd), dataset)
+        check_task(make_config(dkd), dataset)
 
 
 def test_the_decay_of_ctkds_temperature_is_an_option(make_config):
