@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairkd_jax.data.augment import Augmentation, augment
-from fairkd_jax.data.pipeline import Split, eval_batches
+from fairkd_jax.data.batches import eval_batches
+from fairkd_jax.data.pipeline import Split
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_arrays
 from fairkd_jax.training.sharding import over_batch, replicated, to_global

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fairkd_jax.data.pipeline import Split, eval_batches, train_batches
+from fairkd_jax.data.batches import eval_batches, train_batches
+from fairkd_jax.data.pipeline import Split
 from fairkd_jax.objectives import Metrics
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.evaluation import EvalStep, evaluate_members

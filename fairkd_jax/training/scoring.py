@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fairkd_jax.data.pipeline import Dataset, eval_batches
+from fairkd_jax.data.batches import eval_batches
+from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.errors import UsageError
 from fairkd_jax.fairness import alarms, fidelity, inflation, summarize
 from fairkd_jax.files import write_arrays, write_text

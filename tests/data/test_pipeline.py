@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairkd_jax.data import split as split_module
+from fairkd_jax.data.batches import eval_batches, train_batches
 from fairkd_jax.data.memory import available_bytes
-from fairkd_jax.data.pipeline import default_directory, eval_batches, open_dataset, train_batches
+from fairkd_jax.data.pipeline import default_directory, open_dataset
 from fairkd_jax.errors import UsageError
 
 few = settings(max_examples=10, deadline=None)

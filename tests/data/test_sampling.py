@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairkd_jax.data.batches import train_batches
 from fairkd_jax.data.controls import paint_patches, shuffled_groups
-from fairkd_jax.data.pipeline import open_dataset, train_batches
+from fairkd_jax.data.pipeline import open_dataset
 from fairkd_jax.data.sampling import GroupBalance, balanced_counts
 from fairkd_jax.errors import UsageError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fairkd_jax.data.augment import preprocess
-from fairkd_jax.data.pipeline import eval_batches
+from fairkd_jax.data.batches import eval_batches
 from fairkd_jax.errors import UsageError
 from fairkd_jax.fairness import probe
 from fairkd_jax.report import tables

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from configs import ckd, rkd_adv, teacher
-from fairkd_jax.data.pipeline import train_batches
+from fairkd_jax.data.batches import train_batches
 from fairkd_jax.errors import UsageError
 from fairkd_jax.training import (
     Diverged,
