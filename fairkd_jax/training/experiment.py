@@ -36,7 +36,7 @@ from fairkd_jax.training.sharding import (
 )
 from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.step import STUDENT, init_state, make_train_step
-from fairkd_jax.training.task import check_comparable, spec_of
+from fairkd_jax.training.task import spec_of
 from fairkd_jax.training.trained import Trained
 from fairkd_jax.types import Tree
 
@@ -101,7 +101,7 @@ def build(
     train, validation = dataset.split("train"), dataset.split("val")
     # Each process has found out for itself what fits its memory: all must run the same program.
     train.cache = CACHE_MODES[largest(CACHE_MODES.index(train.cache))]
-    _check_fits(config, train, validation, mesh)
+    _check_fits(config, train, mesh)
     image_size = config.data.image_size
     student = make_model(config.student, len(dataset.info.class_names), len(dataset.info.group_names))
     steps_per_epoch = len(train) / config.batch_size
@@ -178,13 +178,11 @@ def _counted(
     return population(parts, seeds, weights, factors.astype(np.float32)), factors
 
 
-def _check_fits(config: ConfigDict, train: Split, validation: Split, mesh: jax.sharding.Mesh) -> None:
-    """Raises UsageError where the batch does not fit the devices or the data, or nothing can be compared."""
+def _check_fits(config: ConfigDict, train: Split, mesh: jax.sharding.Mesh) -> None:
+    """Raises UsageError where the batch does not fit the devices or the data."""
     check_divides("batch_size", config.batch_size, mesh)
     if config.batch_size > len(train):
         raise UsageError(f"batch_size={config.batch_size} is more than the {len(train)} training images")
-    if config.best.max_disparity is not None:
-        check_comparable(validation.counts)
 
 
 def _views(config: ConfigDict, teacher: Trained | None) -> dict[str, Any]:

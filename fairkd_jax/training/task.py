@@ -49,7 +49,7 @@ def spec_of(
 
 
 def check_task(config: ConfigDict, dataset: Dataset) -> None:
-    """Finds out whether the objectives are defined for the data, before a teacher is trained for them.
+    """Finds out whether objectives and choice are defined for the data, before a teacher is trained for them.
 
     Raises:
       UsageError: one is not.
@@ -64,6 +64,8 @@ def check_task(config: ConfigDict, dataset: Dataset) -> None:
         if section.pretrained:
             classes = len(dataset.info.class_names)
             read_pretrained(section.architecture, section.pretrained, num_classes=classes)
+    if config.best.max_disparity is not None:
+        _check_comparable(dataset.split("val").counts)
     known = np.count_nonzero(dataset.split("train").counts.sum(axis=1))
     switches = {
         "group_heads": any(section.group_heads for section in trained_here),
@@ -104,7 +106,7 @@ def check_classes(split: Split, class_names: Sequence[str]) -> None:
         )
 
 
-def check_comparable(counts: np.ndarray) -> None:
+def _check_comparable(counts: np.ndarray) -> None:
     """Checks that some class of the validation split has two groups to compare."""
     if not ((counts >= 2).sum(axis=0) >= 2).any():
         raise UsageError(

@@ -50,7 +50,7 @@ def taught(make_config, tmp_path_factory):
 def run(config, taught, workdir):
     config.teacher.checkpoint, config.teacher.architecture = str(taught), "efficientnet_mini"
     config.batch_size, config.log_every_steps, config.epochs = 64, 1, 3
-    config.eval_every_epochs, config.checkpoint_every_steps = 3.0, 1000
+    config.eval_every_epochs = 3.0
     train(config, workdir, devices=ONE)
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -147,12 +147,22 @@ def test_a_class_without_training_images_is_named_before_the_teacher_trains(
     assert not (tmp_path / "run").exists()
 
 
-def test_dkd_refuses_two_classes_before_a_teacher_trains(make_config):
+def two_classes(counts):
     info = SimpleNamespace(name="two", class_names=("a", "b"), group_names=("g", "h"))
     info.num_examples = {"train": 4, "val": 4, "test": 4}
-    dataset = SimpleNamespace(info=info, split=lambda name: SimpleNamespace(counts=np.ones((2, 2))))
+    return SimpleNamespace(info=info, split=lambda name: SimpleNamespace(counts=np.array(counts)))
+
+
+def test_dkd_refuses_two_classes_before_a_teacher_trains(make_config):
     with pytest.raises(UsageError, match="2 are too few"):
-        check_task(make_config(dkd), dataset)
+        check_task(make_config(dkd), two_classes([[1, 1], [1, 1]]))
+
+
+def test_a_bound_on_disparity_needs_images_to_compare_before_a_teacher_trains(make_config):
+    config = make_config(ckd_adv, best__max_disparity=0.1)
+    check_task(config, two_classes([[2, 9], [2, 0]]))
+    with pytest.raises(UsageError, match="at least 2 validation images in each of two groups"):
+        check_task(config, two_classes([[9, 1], [1, 9]]))
 
 
 def test_the_decay_of_ctkds_temperature_is_an_option(make_config):
