@@ -81,14 +81,14 @@ class Checkpoints:
         """Saves a state to go on from, in place of the oldest one."""
         if step in self.steps():
             return
-        items = ocp.args.Composite(state=_save(state), student=_save(student))
+        items = ocp.args.Composite(state=_to_save(state), student=_to_save(student))
         self._managers[_LAST].save(step, args=items, force=True)
 
     def save_best(self, step: int, student: Tree, scores: dict[str, Any]) -> None:
         """Saves a student as the best one, in place of the one before."""
         if self.best_step() == step:
             return
-        items = ocp.args.Composite(student=_save(student), scores=ocp.args.JsonSave(scores))
+        items = ocp.args.Composite(student=_to_save(student), scores=ocp.args.JsonSave(scores))
         self._managers[_BEST].save(step, args=items, force=True)
 
     def restore_state(self, target: Tree, step: int) -> Tree:
@@ -143,7 +143,7 @@ class Checkpoints:
             manager.close()
 
 
-def _save(tree: Tree) -> ocp.args.StandardSave:
+def _to_save(tree: Tree) -> ocp.args.StandardSave:
     """Gives Orbax one of the copies that a process's devices hold of each array.
 
     It would else cut each array into as many slices as there are copies, so that each device writes its own:

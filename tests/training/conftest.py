@@ -123,7 +123,7 @@ def make_config(data_directory):
         config.data.directory, config.data.size, config.data.image_size = data_directory, 16, 16
         config.teacher.architecture = "efficientnet_tiny"
         config.epochs = config.teacher.epochs = 2
-        config.batch_size, config.checkpoint_every_steps, config.log_every_steps = 256, 1000, 2
+        config.batch_size, config.log_every_steps = 256, 2
         config.optimizer.warmup_epochs = 0.5
         for key, value in changes.items():
             section, _, name = key.rpartition("__")

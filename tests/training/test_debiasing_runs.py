@@ -30,7 +30,7 @@ def taught(make_config, tmp_path_factory):
 def run(config, taught, workdir, epochs=2):
     config.teacher.checkpoint, config.teacher.architecture = str(taught), "efficientnet_mini"
     config.batch_size, config.log_every_steps, config.epochs = 64, 1, epochs
-    config.eval_every_epochs, config.checkpoint_every_steps = float(epochs), 1000
+    config.eval_every_epochs = float(epochs)
     train(config, workdir, devices=ONE)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "loss" in line]
