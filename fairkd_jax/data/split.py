@@ -109,6 +109,10 @@ class Split:
                 self._images = self._decoded(np.arange(len(self)))
         return self._images
 
+    def coming_bytes(self) -> int:
+        """Memory of the host that the decoded images have yet to take, where they are kept there."""
+        return self._bytes() if self.cache == "host" and self._images is None else 0
+
     def _bytes(self) -> int:
         return len(self) * self.size**2 * 3
 

@@ -20,7 +20,7 @@ from fairkd_jax.training.population import (
     population_step,
     state_sharding,
 )
-from fairkd_jax.training.room import check_room, free_bytes, peak_bytes
+from fairkd_jax.training.room import check_room, peak_bytes, room_for
 from fairkd_jax.training.sharding import over_batch, over_members, replicate, replicated
 from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.step import RATE, Step
@@ -137,17 +137,18 @@ def _compiled(step: Step, parts: Parts, of_state: Any, of_weights: Any) -> Any:
 
 
 def check_fits(program: Program) -> None:
-    """Checks, by XLA's plan of a population's step, that it fits the memory.
+    """Checks, by XLA's plan of the step, that it fits the memory. The step is compiled then.
 
     Raises:
       UsageError: it does not; see `check_room`.
     """
-    one, spread = program.abstract_state, over_members(program.mesh)
+    state, spread = program.abstract_state, over_members(program.mesh)
 
     def stacked(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((program.members, *x.shape), x.dtype, sharding=spread)
 
-    state = dataclasses.replace(jax.tree.map(stacked, one), step=one.step)
+    if program.members:
+        state = dataclasses.replace(jax.tree.map(stacked, state), step=state.step)
     rows, side, split = program.batch_size, program.train.size, over_batch(program.mesh)
     batch = {
         name: jax.ShapeDtypeStruct((rows,), dtype, sharding=split)
@@ -159,7 +160,9 @@ def check_fits(program: Program) -> None:
         batch[STOP] = batch["label"]
     step: Any = program.step
     plan = step.lower(state, program.teacher_variables, batch, program.weights).compile()
+    peak = peak_bytes(plan)
     placed = sum(leaf.nbytes for leaf in jax.tree.leaves(program.teacher_variables))
     placed += step.images.nbytes if program.images_on_device else 0
+    coming = program.train.coming_bytes() + program.validation.coming_bytes()
     across = program.mesh.shape["population"]
-    check_room(program.members // across, across, peak_bytes(plan), placed, smallest(free_bytes()))
+    check_room(program.members // across, across, peak, placed, smallest(room_for(peak, coming)))

@@ -134,8 +134,12 @@ def _train_one(
     teacher: Trained | None,
 ) -> None:
     """Trains a lone student."""
+    check_free(workdir, config, task)
+    finished = _is_finished(workdir, program.total_steps)
+    if not finished:
+        check_fits(program)
     claim(workdir, config, task)
-    if _is_finished(workdir, program.total_steps):
+    if finished:
         _say(f"{program.name}: this run is complete, {program.total_steps} steps, in {workdir}")
         return
     _describe(workdir, program)
@@ -157,7 +161,7 @@ def _train_population(
     """Trains the members of a population that are not done yet, as many at once as are allowed."""
     for member, own in members.items():
         own.teacher.checkpoint = str(teacher_folder(config, folders[member].parents[1]).absolute())
-        claim(folders[member], own, task)
+        check_free(folders[member], own, task)
     steps = total_steps(config, len(dataset.split("train")))
     left = [member for member in members if not _is_finished(folders[member], steps)]
     given_up = [member for member in left if agreed((folders[member] / DIVERGED_FILE).exists())]
@@ -173,6 +177,9 @@ def _train_population(
             config, dataset, placed, mesh, called, means, [members[member] for member in wave]
         )
         check_fits(program)
+        if number == 1:  # what does not fit leaves nothing behind that another try would stumble over
+            for member, own in members.items():
+                claim(folders[member], own, task)
         for member in wave:
             _describe(folders[member], program)
         _introduce(config, program, dataset, teacher, f"{len(wave)} members below {folders[wave[0]].parent}")

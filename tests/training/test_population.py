@@ -21,7 +21,6 @@ from fairkd_jax.training import (
 )
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.members import members_of
-from fairkd_jax.training.room import check_room
 from fairkd_jax.training.run import _waves
 from fairkd_jax.training.workdir import read_config
 
@@ -210,16 +209,3 @@ def test_what_is_wrong_with_a_population_is_said_before_it_starts(change, messag
             config.population[key] = value
     with pytest.raises(UsageError, match=message):
         members_of(config)
-
-
-def test_a_population_that_does_not_fit_names_the_number_that_does():
-    gib = 2.0**30
-    check_room(8, 1, peak=9 * gib, placed=1 * gib, free=8 * gib)
-    check_room(8, 1, peak=9 * gib, placed=1 * gib, free=0)  # not known
-    with pytest.raises(UsageError, match=r"takes 9.00 GiB, and 5.00 are free; .*wave_size=4 "):
-        check_room(8, 1, peak=9 * gib, placed=1 * gib, free=4 * gib)
-    # Fewer than share the devices out evenly would take more of each.
-    with pytest.raises(UsageError, match=r"step of 16 members .*wave_size=8 "):
-        check_room(2, 8, peak=9 * gib, placed=1 * gib, free=7.5 * gib)
-    with pytest.raises(UsageError, match="not even one would fit"):
-        check_room(8, 1, peak=9 * gib, placed=1 * gib, free=0.5 * gib)
