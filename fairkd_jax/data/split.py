@@ -110,8 +110,8 @@ class Split:
         return self._images
 
     def coming_bytes(self) -> int:
-        """Memory of the host that the decoded images have yet to take, where they are kept there."""
-        return self._bytes() if self.cache == "host" and self._images is None else 0
+        """Memory of the host that the decoded images have yet to take, where they are to be kept."""
+        return self._bytes() if self.cache != "none" and self._images is None else 0
 
     def _bytes(self) -> int:
         return len(self) * self.size**2 * 3

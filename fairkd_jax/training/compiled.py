@@ -163,6 +163,8 @@ def check_fits(program: Program) -> None:
     peak = peak_bytes(plan)
     placed = sum(leaf.nbytes for leaf in jax.tree.leaves(program.teacher_variables))
     placed += step.images.nbytes if program.images_on_device else 0
-    coming = program.train.coming_bytes() + program.validation.coming_bytes()
+    coming = program.validation.coming_bytes()
+    coming += 0 if program.images_on_device else program.train.coming_bytes()
+    room = smallest(room_for(peak, coming, len(program.mesh.local_devices)))
     across = program.mesh.shape["population"]
-    check_room(program.members // across, across, peak, placed, smallest(room_for(peak, coming)))
+    check_room(program.members // across, across, peak, placed, room)

@@ -23,7 +23,7 @@ def peak_bytes(compiled: Any) -> float:
     return float(whole - memory.alias_size_in_bytes)
 
 
-def room_for(peak: float, coming: float) -> float:
+def room_for(peak: float, coming: float, devices: int) -> float:
     """Memory that a step may take on each of this process's devices; 0 if unknown.
 
     The devices of a CPU share the host's memory. Where a multiple of the step would not fit there, the C
@@ -32,12 +32,12 @@ def room_for(peak: float, coming: float) -> float:
     Args:
       peak: bytes of the step at its peak, on a device.
       coming: bytes that the host has yet to take for something else: images.
+      devices: how many of this process's take part.
     """
     if jax.default_backend() != "cpu":
         return float(available_device_bytes())
     if not available_bytes():
         return 0.0
-    devices = jax.local_device_count()
     if available_bytes() - coming < _KEPT * devices * peak:
         host_memory.return_freed()
     return max(1.0, _USED * available_bytes() - coming) / devices

@@ -137,13 +137,13 @@ def _train_one(
     check_free(workdir, config, task)
     finished = _is_finished(workdir, program.total_steps)
     if not finished:
+        _introduce(config, program, dataset, teacher, f"folder {workdir}")
         check_fits(program)
     claim(workdir, config, task)
     if finished:
         _say(f"{program.name}: this run is complete, {program.total_steps} steps, in {workdir}")
         return
     _describe(workdir, program)
-    _introduce(config, program, dataset, teacher, f"folder {workdir}")
     fit(program, [workdir], functools.partial(_writers, config))
 
 
@@ -167,6 +167,13 @@ def _train_population(
     given_up = [member for member in left if agreed((folders[member] / DIVERGED_FILE).exists())]
     left = [member for member in left if member not in given_up]
     waves = _waves({member: _saved_steps(folders[member]) for member in left}, config.population.wave_size)
+
+    def claim_all() -> None:
+        for member, own in members.items():
+            claim(folders[member], own, task)
+
+    if not waves:
+        claim_all()
     done = len(members) - len(left) - len(given_up)
     _say(f"{name}: {len(members)} members, {done} complete, {len(left)} to train in {len(waves)} wave(s)")
     for number, wave in enumerate(waves, 1):
@@ -176,13 +183,12 @@ def _train_population(
         program = experiment.build(
             config, dataset, placed, mesh, called, means, [members[member] for member in wave]
         )
-        check_fits(program)
-        if number == 1:  # what does not fit leaves nothing behind that another try would stumble over
-            for member, own in members.items():
-                claim(folders[member], own, task)
+        _introduce(config, program, dataset, teacher, f"{len(wave)} members below {folders[wave[0]].parent}")
+        if number == 1:  # the largest; if it is refused, no folder stands in the way of another try
+            check_fits(program)
+            claim_all()
         for member in wave:
             _describe(folders[member], program)
-        _introduce(config, program, dataset, teacher, f"{len(wave)} members below {folders[wave[0]].parent}")
         with contextlib.suppress(Diverged):  # all of this wave; the next one may do better
             fit(program, [folders[member] for member in wave], functools.partial(_writers, config))
         del program  # what it holds on the devices is not for the next wave
@@ -199,18 +205,19 @@ def _saved_steps(workdir: Path) -> frozenset[int]:
 
 
 def _waves(saved: Mapping[str, frozenset[int]], size: int) -> list[list[str]]:
-    """Members that can go on together: from a step that all of them have saved, or from none."""
+    """Members that can go on together: from a step that all of them have saved, or from none; most first."""
     groups = [list(saved)] if saved and frozenset.intersection(*saved.values()) else []
     if not groups:
         by_step: dict[int, list[str]] = {}
         for member, steps in saved.items():
             by_step.setdefault(max(steps, default=0), []).append(member)
         groups = list(by_step.values())
-    return [
+    waves = [
         group[start : start + (size or len(group))]
         for group in groups
         for start in range(0, len(group), size or len(group))
     ]
+    return sorted(waves, key=len, reverse=True)
 
 
 def _is_finished(workdir: Path, steps: int) -> bool:
