@@ -39,7 +39,8 @@ def return_freed() -> None:
     """Has the C library give memory back from now on: what is free at once, and large buffers when freed.
 
     Holes among what is in use are emptied; a buffer that fits one still fills it, and leaves it filled.
-    Beside that a step takes what XLA has planned, but its pages must be filled anew (5 to 10 % slower, on 2 cores).
+    Beside that a step takes what XLA has planned, but its pages must be filled anew (5 to 10 % slower, on
+    2 cores).
     Libraries that are not GNU's keep their own ways.
     """
     library = ctypes.CDLL(None)
