@@ -9,8 +9,10 @@ host_memory.tune(__name__)
 interrupt.install(__name__)
 
 import argparse
+import itertools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ PARTS = {
     "start": "seconds to the first step of a training, with nothing compiled yet and started again",
     "data": "waiting for data in a training, with each place of the images; decoding, with --source",
     "angle": "RKD's angle loss in chunks against the same formula without",
-    "suite": "step, best batch, longest kernels, depthwise, population, memory: all that a GPU is asked",
+    "floor": "what a step must move and multiply, counted from the networks",
+    "suite": "all that an accelerator is asked, section by section; see --sections",
 }
 NOBODY: Any = {"peers": (), "python": ""}  # to measure against
 TAKES_CONFIG = ("data", "start")  # hand --config.key=value to their trainings
@@ -50,8 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         given = getattr(options, name, 1)
         if (smallest := min(given if isinstance(given, list) else [given])) < 1:
             parser.error(f"--{name} {smallest} must be at least 1")
-    if getattr(options, "limit", 1.0) <= 0:
-        parser.error(f"--limit {options.limit:g} must be above 0")
+    for name, least in (("limit", 0.0), ("minutes", 0.0)):
+        if (given := getattr(options, name, None)) is not None and not given > least:
+            parser.error(f"--{name} {given:g} must be above {least:g}")
     unknown = [word for word in overrides if not word.startswith("--config.")]
     if unknown or (overrides and options.part not in TAKES_CONFIG):
         parser.error(f"unrecognized arguments: {' '.join(unknown or overrides)}")
@@ -60,13 +64,17 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--json {output}: there is no folder {output.parent}")
     if output is not None and output.is_dir():
         parser.error(f"--json {output} is a folder")
+
+    def save(figures: Any) -> None:
+        if output is not None:
+            write_text(output, json.dumps(suite.about() | {options.part: figures}, indent=1) + "\n")
+
     try:
-        figures = _measured(options, overrides)
+        figures = _measured(options, overrides, save)
     except UsageError as error:
         parser.error(str(error))
-    if output is not None:
-        write_text(output, json.dumps(suite.about() | {options.part: figures}, indent=1) + "\n")
-    return 0
+    save(figures)
+    return 1 if options.part == "suite" and figures["failed"] else 0
 
 
 def _parser(text: str) -> dict[str, Any]:
@@ -75,16 +83,16 @@ def _parser(text: str) -> dict[str, Any]:
 
 
 def _add_options(name: str, parser: argparse.ArgumentParser) -> None:
-    if name not in ("angle", "data"):
+    if name != "angle":
         parser.add_argument("--json", type=Path, help="a file for all figures")
-    if name not in ("memory", "start"):
+    if name not in ("memory", "start", "floor"):
         parser.add_argument("--rounds", type=int, default=10, help="of which medians are taken")
-    if name in ("step", "forward", "population", "depthwise", "memory", "suite"):
+    if name in ("step", "forward", "population", "depthwise", "memory", "suite", "floor"):
         parser.add_argument("--student", default="efficientnet_b0", help="a model")
-    if name in ("step", "population", "memory", "suite"):
+    if name in ("step", "population", "memory", "suite", "floor"):
         parser.add_argument("--teacher", default="efficientnet_b3", help="a model")
-    several = name in ("step", "forward")
-    if name in ("step", "forward", "population", "depthwise", "memory"):
+    several = name in ("step", "forward", "floor")
+    if name in ("step", "forward", "population", "depthwise", "memory", "floor"):
         size, batch = {"memory": (224, 128), "population": (64, 16)}.get(name, (128, 16))
         for key, value, text in (("--size", size, "pixels of the side"), ("--batch", batch, "images")):
             if several:
@@ -105,6 +113,14 @@ def _add_options(name: str, parser: argparse.ArgumentParser) -> None:
             default=sys.executable,
             help="for --against, the Python of an environment that has torch"
             " (python3 -m venv ENV; ENV/bin/pip install torch numpy)",
+        )
+    if name == "suite":
+        listed = ", ".join(suite.SECTIONS)
+        parser.add_argument("--sections", default="", help=f"which, with commas between them: {listed}; all")
+        parser.add_argument(
+            "--minutes",
+            type=float,
+            help="no section begins that would not end within so many, by its estimate",
         )
     if name == "population":
         parser.add_argument("--members", type=int, nargs="+", default=[4, 8], help="students")
@@ -128,8 +144,8 @@ def _add_options(name: str, parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _measured(options: argparse.Namespace, overrides: list[str]) -> Any:
-    """Runs a part; returns its figures, None for one that only prints."""
+def _measured(options: argparse.Namespace, overrides: list[str], save: Callable[[Any], None]) -> Any:
+    """Runs a part; returns its figures, None for one that only prints; `save` takes those that are there."""
     part = options.part
     if part == "angle":
         angle.run(options.rounds)
@@ -137,8 +153,11 @@ def _measured(options: argparse.Namespace, overrides: list[str]) -> Any:
     if part == "data":
         if options.source:
             decoding.run(options.rounds, options.source, options.tensorflow)
-        waiting.run(ROOT, large=options.large, overrides=overrides)
-        return None
+        return waiting.run(ROOT, large=options.large, overrides=overrides)
+    if part == "floor":
+        sizes = itertools.product(options.size, options.batch)
+        given = (Setting("step", options.student, options.teacher, *size, options.dtype) for size in sizes)
+        return [step.describe_floor(setting) for setting in given]
     if part == "start":
         return start.run(ROOT, overrides=overrides)
     print(f"{jax.devices()[0].device_kind} ({jax.default_backend()}), jax {jax.__version__}", flush=True)
@@ -148,7 +167,9 @@ def _measured(options: argparse.Namespace, overrides: list[str]) -> Any:
     modes = ("eager", "compiled") if jax.default_backend() == "gpu" else ("eager",)
     against = {"peers": modes, "python": options.python} if getattr(options, "against", None) else NOBODY
     if part == "suite":
-        return suite.run(options.student, options.teacher, rounds=options.rounds, **against)
+        sections = suite.read_sections(options.sections)
+        given = {"sections": sections, "minutes": options.minutes or 0.0, "save": save, "root": ROOT}
+        return suite.run(options.student, options.teacher, rounds=options.rounds, **given, **against)
     teacher = options.student if part == "forward" else options.teacher
 
     def setting(size: int, batch: int) -> Setting:

@@ -41,7 +41,7 @@ READS_CONFIG = {
 
 # Heavy libraries behind an extra, imported by the function that needs them; and a program of its own.
 LATE = {"models/weights/files.py": ("torch",), "sweep/ray_runner.py": ("ray",)}
-OTHER_PROCESS = {"benchmarks/torch_peer.py": ("torch",)}
+OTHER_PROCESS = {"benchmarks/torch_peer.py": ("timm", "torch")}
 
 
 def part_of(path):

@@ -1,20 +1,36 @@
 """The benchmarks of the training step: they run, count and find what they promise."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import jax
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairkd_jax.benchmarks import layers, memory, step, suite
+from fairkd_jax.benchmarks import (
+    correctness,
+    curves,
+    floor,
+    instructions,
+    layers,
+    limits,
+    memory,
+    population,
+    program,
+    step,
+    suite,
+    waiting,
+)
 from fairkd_jax.benchmarks.program import Setting
 from fairkd_jax.benchmarks.suite import Scale
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import create_model
-from fairkd_jax.models.architecture import ARCHITECTURES
+from fairkd_jax.models.architecture import ARCHITECTURES, Stage
 from scripts.benchmark import main
 from tests.models.toy import TOY
 
@@ -36,38 +52,177 @@ def figures(arguments, path):
     return document[arguments[0]]
 
 
-def test_all_that_a_gpu_is_asked_runs_on_a_cpu(tmp_path, monkeypatch, capsys):
-    scale = Scale(32, 8, "float32", largest=8, members=2, small=(16, 4), limit=0.002)
-    monkeypatch.setitem(suite.SCALES, "cpu", scale)
-    monkeypatch.setitem(ARCHITECTURES, "toy", TOY)
+# One block, as each program of the suite is compiled.
+MICRO = dataclasses.replace(TOY, stages=(Stage(kernel=3, stride=2, expand=2, filters=8, blocks=1),))
+SCALE = Scale(8, 4, "float32", 4, 2, (8, 4), ("toy", "toy", 8, 4), 4, large_data=False)
+
+
+def write_metrics(options, root):
+    """What a training that `run_train` starts would leave."""
+    assert (root / "train.py").exists()
+    workdir = Path(next(x for x in options if x.startswith("--workdir=")).removeprefix("--workdir="))
+    workdir.mkdir()
+    lines = [{"loss": 4.0 / n, "data_wait_share": 0.1 / n, "images_per_second": 9.0 * n} for n in (1, 2, 4)]
+    lines.append({"validation/accuracy": 0.5})
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def toy_suite(monkeypatch):
+    monkeypatch.setitem(suite.SCALES, "cpu", SCALE)
+    monkeypatch.setitem(ARCHITECTURES, "toy", MICRO)
+    monkeypatch.setattr(program, "WEIGHTS", {"cross_entropy": 1.0})
+    monkeypatch.setattr(correctness, "FORMS", {"float32": correctness.FORMS["float32"]})
+    monkeypatch.setattr(program, "make_optimizer", lambda *args, **options: optax.sgd(0.1))
+    for module in (step, population, layers):
+        monkeypatch.setattr(module, "_ROUND_SECONDS", 0.01)
+    monkeypatch.setattr(program, "ALONE", ("cross_entropy",))
+    monkeypatch.setattr(limits, "SIDES", {"cpu": 64})
+    monkeypatch.setattr(limits, "NUMBERS", {"cpu": 2**16})
+    for module in (waiting, curves):
+        monkeypatch.setattr(module, "run_train", write_metrics)
+
+
+def test_every_section_runs_on_a_cpu(tmp_path, toy_suite, capsys):
     found = figures(["suite", "--student=toy", "--teacher=toy", "--rounds=1"], tmp_path / "suite.json")
-    assert found["best_batch"] == 8
+    assert not found["failed"]
+    assert not found["left_out"]
+    assert list(found["seconds"]) == list(suite.SECTIONS)
+    assert found["correctness"]["passed"]
     (result,) = found["step"]["results"]
-    assert (result["batch"], result["size"]) == (8, 32)
+    assert (result["batch"], result["size"]) == (4, 8)
     for key in ("operations", "bytes", "peak_bytes", "compile_seconds", "share_of_arithmetic"):
         assert result[key] > 0, key
     assert result["images_per_second"]["fairkd_jax"] > 0
+    assert result["share_of_floor"] == pytest.approx(
+        result["floor_seconds"] / result["seconds"]["fairkd_jax"]
+    )
     longest = found["kernels"]["longest"]
     assert len(longest) == 10
     assert [row["milliseconds"] for row in longest] == sorted(
         (row["milliseconds"] for row in longest), reverse=True
     )
     assert any("EfficientNet" in row["from"] for row in longest)
-    assert all(row["lax"] > 0 and row["shift"] > 0 for row in found["depthwise"])
+    assert all(row["floor_milliseconds"] > 0 for row in longest)
+    assert all(row["lax"] > 0 and row["shift"] > 0 and row["floor"] > 0 for row in found["depthwise"])
     for name in ("population", "small_population"):
         (row,) = found[name]
         assert row["members"] == 2
         assert 0 < row["bound"] <= 1
         assert row["bytes_for_each_further_student"] > 0
-    plain, again = found["memory"]["rows"]
-    assert again["peak_bytes"] < plain["peak_bytes"]
-    assert again["largest_batch"] >= plain["largest_batch"]
+    assert found["best_batch"]["batch"] == found["best_batch"]["results"][0]["batch"] == 4
+    assert found["memory"]["plain"] > 0
+    assert found["memory"]["rematerialized"] > 0
+    assert [row["cache"] for row in found["data"]] == ["device", "host"]
+    assert found["data"][0]["data_wait_share"] == pytest.approx(0.0375)  # the first report does not count
+    assert found["curves"]["largest_loss_difference"] == 0
     assert "ms, one by one" in capsys.readouterr().out
 
 
-def test_forward_counts_less_than_the_step(tmp_path, monkeypatch):
+def test_sections_that_would_not_end_in_time_are_left_out(tmp_path, toy_suite, monkeypatch, capsys):
+    """And what was measured before is in the file already, also where a section fails."""
+    path, seen = tmp_path / "suite.json", []
+
+    def fail(self):
+        seen.append(json.loads(path.read_text())["suite"])
+        raise ValueError("no such kernel")
+
+    monkeypatch.setattr(suite.Suite, "data", lambda self: {"rows": 1})
+    monkeypatch.setattr(suite.Suite, "curves", fail)
+    monkeypatch.setitem(suite.SECTIONS, "data", 59)
+    monkeypatch.setitem(suite.SECTIONS, "memory", 61)
+    options = ["suite", "--student=toy", "--sections=data,memory,curves", f"--json={path}", "--minutes"]
+    monkeypatch.setitem(suite.SECTIONS, "curves", 50)
+    assert main([*options, "1"]) == 1
+    assert seen[0]["data"] == {"rows": 1}
+    document = json.loads(path.read_text())["suite"]
+    assert document["left_out"] == ["memory"]
+    assert "no such kernel" in document["failed"]["curves"]
+    printed = capsys.readouterr().out
+    assert "memory: left out, it takes about 61 s" in printed
+    assert "curves failed: ValueError: no such kernel" in printed
+
+
+def test_a_wrong_op_is_found(monkeypatch):
+    """A depthwise convolution that drops a tap, in every form; the right one is within each bound."""
+    monkeypatch.setitem(ARCHITECTURES, "toy", MICRO)
+    cases = [case for case in correctness._cases("toy", 8, 4) if case.name.startswith("depthwise")]
+    rows = correctness._check_ops(cases)
+    assert {row["form"] for row in rows} == set(correctness.FORMS)
+    assert all(row["passed"] for row in rows)
+    exact = correctness.depthwise_conv
+
+    def wrong(x, kernel, **options):
+        return exact(x, kernel.at[0, 0].set(0.0), **options)
+
+    monkeypatch.setattr(correctness, "depthwise_conv", wrong)
+    cases = [case for case in correctness._cases("toy", 8, 4) if case.name.startswith("depthwise")]
+    rows = correctness._check_ops(cases)
+    assert not any(row["passed"] for row in rows)
+
+
+def test_the_bytes_that_must_move_are_counted():
+    """By hand, of a forward pass of the toy network at 16 pixels, batch 2, float32, with 16 classes."""
+    stem = 3 * 16**2 + 8 * 8**2, 9 * 3 * 8
+    first = [(8 * 64 * 2, 8 * 9), (8 + 2, 8 * 2), (2 + 8, 2 * 8), (2 * 8 * 64, 8 * 8)]
+    second = [(8 * 64 + 16 * 64, 8 * 16), (16 * 64 + 16 * 16, 16 * 25), (16 + 2, 32), (2 + 16, 32)]
+    second.append((2 * 16 * 16, 16 * 16))
+    head = [(16 * 16 + 24 * 16, 16 * 24), (24 + 16, 24 * 16)]
+    layers_of_it = [stem, *first, *second, *head]
+    counted = list(floor.convolutions(TOY, 16, 16))
+    assert [(c.inputs + c.outputs, c.kernel) for c in counted] == layers_of_it
+    assert counted[0].products == 9 * 3 * 8 * 8**2
+    assert counted[6].products == 16 * 25 * 4**2  # a depthwise convolution of stride 2
+
+
+@pytest.mark.parametrize(("name", "products"), [("b0", 385_814_752), ("b3", 962_708_240)])
+def test_the_products_are_those_that_others_count(name, products):
+    """With 1,000 classes at 224 pixels."""
+    network = ARCHITECTURES[f"efficientnet_{name}"]
+    assert sum(c.products for c in floor.convolutions(network, 224, 1000)) == products
+
+
+def test_a_step_is_its_passes(monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "toy", TOY)
-    common = ["--student=toy", "--size", "32", "--batch", "4", "--rounds=1"]
+    setting = Setting("step", "toy", "toy", 16, 2, "bfloat16")
+    found = floor.step_floor(setting)
+    layers_of_it = list(floor.convolutions(TOY, 16, program.CLASSES))
+    activations = 2 * 2 * sum(c.inputs + c.outputs for c in layers_of_it)
+    kernels = sum(c.kernel for c in layers_of_it)
+    stem = 2 * 2 * (layers_of_it[0].inputs + layers_of_it[0].outputs) + 4 * layers_of_it[0].kernel
+    assert found.bytes["images"] == 3 * 2 * 16**2
+    assert found.bytes["teacher forward"] == activations + 2 * kernels
+    assert found.bytes["student forward"] == found.bytes["kernel gradients"] == activations + 4 * kernels
+    assert found.bytes["input gradients"] == activations + 4 * kernels - stem
+    several = floor.step_floor(dataclasses.replace(setting, members=3))
+    assert several.bytes["teacher forward"] == found.bytes["teacher forward"]
+    assert several.bytes["optimizer"] == 3 * found.bytes["optimizer"]
+    assert several.bytes["kernel gradients"] == 3 * found.bytes["kernel gradients"]
+
+
+def test_instructions_are_read():
+    text = """
+HloModule m
+%fused (p: f32[4,2]) -> bf16[4,2] {
+  %p.1 = f32[4,2]{1,0} parameter(0)
+  ROOT %c = bf16[4,2]{1,0} convert(%p.1), metadata={op_name="jit(f)/convert"}
+}
+ENTRY %main (x: f32[4,2]) -> (f32[8], s32[]) {
+  %x.1 = f32[4,2]{1,0} parameter(0), metadata={op_name="x"}
+  %fusion.2 = bf16[4,2]{1,0} fusion(%x.1), kind=kLoop, calls=%fused, metadata={op_name="jit(f)/(a)"}
+  %conv-3 = (bf16[4,2]{1,0}, u8[1000]{0}) custom-call(%fusion.2, %x.1), custom_call_target="conv"
+  ROOT %t = (bf16[8]{0}, s32[]) tuple(%x.1)
+}
+"""
+    found = instructions.read_instructions(text)
+    assert found["fusion_2"] == ("jit(f)/(a)", 4 * 8 + 2 * 8)
+    assert found["conv_3"] == ("", 2 * 8 + 2 * 8 + 4 * 8)  # without the space that the library works in
+    assert found["t"].bytes == 16 + 4 + 32
+
+
+def test_forward_counts_less_than_the_step(tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "toy", MICRO)
+    common = ["--student=toy", "--size", "8", "--batch", "4", "--rounds=1"]
     (forward,) = figures(["forward", *common], tmp_path / "f.json")["results"]
     (step,) = figures(["step", *common, "--teacher=toy"], tmp_path / "s.json")["results"]
     assert 0 < 2 * forward["operations"] < step["operations"]
@@ -80,6 +235,9 @@ def test_forward_counts_less_than_the_step(tmp_path, monkeypatch):
         (["forward", "--json=docs"], "--json docs is a folder"),
         (["memory", "--limit=0"], "--limit 0 must be above 0"),
         (["step", "--batch", "4", "0"], "0 must be at least 1"),
+        (["suite", "--sections=step,speed"], "there is no 'speed'; the sections are correctness, step"),
+        (["suite", "--minutes=0"], "--minutes 0 must be above 0"),
+        (["suite", "--student=resnet50"], "model 'resnet50' is unknown"),
         (["memory", "--config.epochs=3"], "unrecognized arguments: --config.epochs=3"),
         (["step", "--student=resnet50"], "model 'resnet50' is unknown"),
         (["forward", *TINY[:1], "--size=32", "--against=torch", "--python=/no/python"], "No such file"),
@@ -140,12 +298,13 @@ def test_what_never_fits_is_said(start):
 
 
 def test_a_search_for_the_best_batch_ends_where_none_fits(monkeypatch):
-    monkeypatch.setattr(step, "_rate", lambda setting: 0.0)
+    setting = Setting("step", "toy", "toy", 32, 8, "float32")
+    monkeypatch.setattr(step, "_rate", lambda programs, setting: 0.0)
     with pytest.raises(UsageError, match="not even a batch of 8 fits the memory"):
-        step.best_batch(Setting("step", "toy", "toy", 32, 8, "float32"), 64)
+        step.best_batch(setting, 64, program.Programs())
     rates = {8: 10.0, 16: 15.0, 32: 14.0}
-    monkeypatch.setattr(step, "_rate", lambda setting: rates[setting.batch])
-    assert step.best_batch(Setting("step", "toy", "toy", 32, 8, "float32"), 64) == 16
+    monkeypatch.setattr(step, "_rate", lambda programs, setting: rates[setting.batch])
+    assert step.best_batch(setting, 64, program.Programs()) == 16
 
 
 def test_a_peer_that_talks_much_is_heard(tmp_path, capsys):

@@ -31,7 +31,7 @@ def without_chunks(student: jax.Array, teacher: jax.Array) -> jax.Array:
         products = gram[None] - gram[:, :, None] - gram[:, None, :] + squares[:, None, None]
         return products * inverse[:, :, None] * inverse[:, None, :]
 
-    difference = jnp.abs(cosines(student) - cosines(teacher))
+    difference = jnp.abs(cosines(student) - cosines(jax.lax.stop_gradient(teacher)))
     return jnp.mean(jnp.where(difference < 1.0, 0.5 * difference**2, difference - 0.5))
 
 

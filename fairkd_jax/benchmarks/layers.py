@@ -1,6 +1,7 @@
 """The implementations of depthwise convolution, for each shape that a network has."""
 
 import functools
+import math
 import statistics
 import time
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fairkd_jax.benchmarks.rounds import in_turn
+from fairkd_jax.benchmarks.limits import copy_rate, random_array
+from fairkd_jax.benchmarks.rounds import compile_together, in_turn, runs_within, seconds_of_one
 from fairkd_jax.models import create_model
 from fairkd_jax.models.architecture import Architecture
 from fairkd_jax.ops import depthwise_conv, native
 
 _IMPLEMENTATIONS = ("lax", "shift", "native")
+_ROUND_SECONDS = 0.05
+_MOST_RUNS = 50  # results are made anew for each, before the first of them is given back
 
 
 def shapes(architecture: Architecture, size: int) -> list[dict[str, Any]]:
@@ -30,6 +34,11 @@ def shapes(architecture: Architecture, size: int) -> list[dict[str, Any]]:
     return [dict(zip(names, key, strict=True)) | {"layers": count} for key, count in found.items()]
 
 
+def implementations(x: Any, kernel: Any) -> list[str]:
+    """The implementations of depthwise convolution that serve these operands here."""
+    return [name for name in _IMPLEMENTATIONS if name != "native" or native.suits(x, kernel)]
+
+
 def run(model: str, *, size: int, batch: int, dtype: str, rounds: int) -> list[dict[str, Any]]:
     """Prints milliseconds of value and gradients of each implementation, medians of rounds taken in turn.
 
@@ -41,45 +50,66 @@ def run(model: str, *, size: int, batch: int, dtype: str, rounds: int) -> list[d
       rounds: how many.
 
     Returns:
-      The same figures, a dict for each shape.
+      The same figures in seconds, a dict for each shape. `floor` is of the bytes that must move, at the rate
+      of a pass over memory: input, kernel and output once in the forward pass and in each of two gradients.
     """
     architecture = create_model(model, num_classes=2).architecture
-    rows = shapes(architecture, size)
+    rows, rate = shapes(architecture, size), copy_rate()
+    programs = [_layers(row, architecture.padding, batch, jnp.dtype(dtype)) for row in rows]
     print(f"depthwise convolutions of {model}, {size} px, batch {batch}, {dtype}: ms of value and gradients")
-    print(f"{'size':>4}  {'channels':>8}  {'k':>1}  {'stride':>6}  {'layers':>6}", end="")
+    print(f"{'size':>4}  {'channels':>8}  {'k':>1}  {'stride':>6}  {'layers':>6}  {'floor':>8}", end="")
     print("".join(f"  {name:>8}" for name in _IMPLEMENTATIONS))
-    for row in rows:
-        row |= _measured(row, architecture.padding, batch, jnp.dtype(dtype), rounds)
+    compile_together([layer.compile for of_row in programs for layer in of_row.values()])
+    for row, of_row in zip(rows, programs, strict=True):
+        timers = {n: functools.partial(seconds_of_one, layer, layer.runs()) for n, layer in of_row.items()}
+        medians = {name: statistics.median(times) for name, times in in_turn(timers, rounds).items()}
+        row |= {"floor": next(iter(of_row.values())).bytes / rate} | medians
+        of_row.clear()  # and with it, its arrays
         print(f"{row['size']:4}  {row['channels']:8}  {row['kernel']:1}  {row['stride']:6}", end="")
-        times = (f"{1e3 * row[name]:8.2f}" if name in row else f"{'-':>8}" for name in _IMPLEMENTATIONS)
+        names = ("floor", *_IMPLEMENTATIONS)
+        times = (f"{1e3 * row[name]:8.3f}" if name in row else f"{'-':>8}" for name in names)
         print(f"  {row['layers']:6}  " + "  ".join(times), flush=True)
     return rows
 
 
-def _measured(
-    row: dict[str, Any], padding: Any, batch: int, dtype: jnp.dtype, rounds: int
-) -> dict[str, float]:
-    x = jax.random.normal(jax.random.key(0), (batch, row["size"], row["size"], row["channels"]), dtype)
-    kernel = jax.random.normal(jax.random.key(1), (row["kernel"], row["kernel"], 1, row["channels"]))
+class _Layer:
+    """Value and gradients of one depthwise convolution by one implementation."""
 
-    def make(name: str) -> Any:
+    def __init__(self, row: dict[str, Any], padding: Any, batch: int, dtype: jnp.dtype, name: str) -> None:
+        side, channels, kernel = row["size"], row["channels"], row["kernel"]
+        self._x = jax.ShapeDtypeStruct((batch, side, side, channels), dtype)
+        self._kernel = jax.ShapeDtypeStruct((kernel, kernel, 1, channels), jnp.float32)
+        self._convolve = functools.partial(
+            depthwise_conv, stride=row["stride"], padding=padding, implementation=name
+        )
+        y = jax.eval_shape(self._convolve, self._x, self._kernel)
+        self.bytes = 3 * sum(math.prod(a.shape) * a.dtype.itemsize for a in (self._x, self._kernel, y))
+
+    def compile(self) -> None:
+        """Compiles it for arrays that are not there yet."""
+
         def gradients(x: jax.Array, kernel: jax.Array) -> Any:
-            def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-                return depthwise_conv(x, kernel, stride=row["stride"], padding=padding, implementation=name)
-
-            y, pullback = jax.vjp(convolve, x, kernel)
+            y, pullback = jax.vjp(self._convolve, x, kernel)
             return y, *pullback(y)
 
-        return jax.jit(gradients)
+        self._compiled = jax.jit(gradients).lower(self._x, self._kernel).compile()
 
-    served = [name for name in _IMPLEMENTATIONS if name != "native" or native.suits(x, kernel)]
-    timers = {name: functools.partial(_seconds, make(name), x, kernel) for name in served}
-    for compiles in timers.values():
-        compiles()
-    return {name: statistics.median(times) for name, times in in_turn(timers, rounds).items()}
+    def runs(self) -> int:
+        """How many runs make a round, once the arrays are made."""
+        self._arrays = tuple(random_array(a.shape, a.dtype) for a in (self._x, self._kernel))
+        return min(_MOST_RUNS, runs_within(self, _ROUND_SECONDS))
+
+    def time(self, runs: int) -> float:
+        """Seconds of so many runs."""
+        start = time.perf_counter()
+        for _ in range(runs):
+            result = self._compiled(*self._arrays)
+        jax.block_until_ready(result)
+        return time.perf_counter() - start
 
 
-def _seconds(program: Any, *arguments: jax.Array) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(program(*arguments))
-    return time.perf_counter() - start
+def _layers(row: dict[str, Any], padding: Any, batch: int, dtype: jnp.dtype) -> dict[str, _Layer]:
+    channels, kernel = row["channels"], row["kernel"]
+    x = jax.ShapeDtypeStruct((batch, row["size"], row["size"], channels), dtype)
+    names = implementations(x, jax.ShapeDtypeStruct((kernel, kernel, 1, channels), jnp.float32))
+    return {name: _Layer(row, padding, batch, dtype, name) for name in names}

@@ -53,6 +53,7 @@ class TorchPeer:
         described = tables | {
             "arrays": str(folder / "arrays.npz"),
             "num_classes": program.num_classes,
+            "names": {name: getattr(setting, name) for name in ("student", "teacher")},
             "normalise": [IMAGENET_MEAN, IMAGENET_STD],
             "device": "cuda" if jax.default_backend() == "gpu" else "cpu",
             "dtype": setting.dtype,

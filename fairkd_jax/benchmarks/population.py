@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fairkd_jax.benchmarks.program import Program, Setting
-from fairkd_jax.benchmarks.rounds import in_turn, seconds_of_one
+from fairkd_jax.benchmarks.program import Program, Programs, Setting
+from fairkd_jax.benchmarks.rounds import in_turn, runs_within, seconds_of_one
+
+_ROUND_SECONDS = 0.3  # of each program in a round
 
 
-def run(setting: Setting, members: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+def run(
+    setting: Setting, members: Sequence[int], rounds: int, programs: Programs | None = None
+) -> list[dict[str, Any]]:
     """Prints seconds of a step for all members, in one program and one by one, in turn, medians of rounds.
 
     With T the teacher's forward pass and S a student's step without it, sharing the teacher alone gives
@@ -20,26 +24,31 @@ def run(setting: Setting, members: Sequence[int], rounds: int) -> list[dict[str,
       setting: of a lone run's step.
       members: numbers of students.
       rounds: how many.
+      programs: what is compiled already, and keeps what is compiled now.
 
     Returns:
       The same figures, a dict for each number of students.
     """
-    print(f"{setting.name} alone, and parts of it: compiling", flush=True)
-    lone = {
-        "step": Program(setting),
-        "teacher": Program(replace(setting, program="teacher")),
-        "student": Program(replace(setting, program="step without teacher")),
+    programs = programs or Programs()
+    parts = {
+        "step": setting,
+        "teacher": replace(setting, program="teacher"),
+        "student": replace(setting, program="step without teacher"),
     }
-    return [_compared(setting, lone, number, rounds) for number in members]
+    populations = [replace(setting, members=number) for number in members]
+    print(f"{setting.name}, parts of it, and {members} students in one program: compiling", flush=True)
+    programs.compile([*parts.values(), *populations])
+    lone = {name: programs.get(part) for name, part in parts.items()}
+    return [_compared(lone, programs.get(population), rounds) for population in populations]
 
 
-def _compared(setting: Setting, lone: dict[str, Program], number: int, rounds: int) -> dict[str, Any]:
-    print(f"{number} students in one program: compiling", flush=True)
-    together = Program(replace(setting, members=number))
+def _compared(lone: dict[str, Program], together: Program, rounds: int) -> dict[str, Any]:
+    number = together.setting.members
     programs = lone | {"together": together}
-    for program in programs.values():
-        program.time(2)
-    timers = {name: functools.partial(seconds_of_one, program, 2) for name, program in programs.items()}
+    runs = {name: max(2, runs_within(program, _ROUND_SECONDS)) for name, program in programs.items()}
+    timers = {
+        name: functools.partial(seconds_of_one, program, runs[name]) for name, program in programs.items()
+    }
     seconds = in_turn(timers, rounds)
     median = {name: statistics.median(times) for name, times in seconds.items()}
     bound = (median["teacher"] + number * median["student"]) / (

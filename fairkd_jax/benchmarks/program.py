@@ -1,8 +1,11 @@
 """The programs that are measured: the training step of one student or several, and the forward pass."""
 
 import functools
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -10,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fairkd_jax.benchmarks.instructions import Instruction, read_instructions
+from fairkd_jax.benchmarks.rounds import compile_together
 from fairkd_jax.data.augment import preprocess
 from fairkd_jax.models import create_model, fold
 from fairkd_jax.objectives import Spec, create_objective
@@ -60,9 +65,15 @@ class Setting:
 class Parts:
     """What a setting is made of, before it takes any memory."""
 
-    def __init__(self, setting: Setting) -> None:
-        """Makes the models and the functions; see `Setting`."""
+    def __init__(self, setting: Setting, optimizer: optax.GradientTransformation | None = None) -> None:
+        """Makes the models and the functions.
+
+        Args:
+          setting: see `Setting`.
+          optimizer: of all parameters; AdamW with clipping by default.
+        """
         self.setting = setting
+        schedule = optax.constant_schedule(1e-4)
         make = functools.partial(create_model, num_classes=CLASSES, dtype=jnp.dtype(setting.dtype))
         self.student = make(setting.student, rematerialize=setting.rematerialize)
         self.teacher = make(setting.teacher)
@@ -71,21 +82,35 @@ class Parts:
             "student": self.student,
             "objectives": {name: create_objective(name) for name in self._names},
             "optimizers": {
-                "student": make_optimizer(
-                    "adamw", optax.constant_schedule(1e-4), weight_decay=1e-4, clip_norm=1.0
-                )
+                "student": optimizer or make_optimizer("adamw", schedule, weight_decay=1e-4, clip_norm=1.0)
             },
         }
 
     def init(self) -> Any:
         """The state of one student, or of the population, whose members differ in their seed."""
+        members = self.setting.members
+        drawn = [self._variables(self.student, seed) for seed in range(members)]
+        if members == 1:
+            return jax.jit(self._init)(drawn[0], 0)
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+        states = jax.jit(jax.vmap(self._init))(stacked, np.arange(members))
+        return replace(states, step=jnp.zeros((), jnp.int32))
+
+    def _init(self, variables: Any, seed: Any) -> Any:
+        """The state with these variables of the student, which no tracing of its network has to make."""
+        given = SimpleNamespace(init=lambda key, image: variables)
         widths = (self.student.architecture.head, self.teacher.architecture.head)
         spec = Spec(CLASSES, 2, *widths, np.full((2, CLASSES), 10))
-        make = functools.partial(init_state, **self._common, spec=spec, image_size=self.setting.size)
-        if self.setting.members == 1:
-            return make(seed=0)
-        states = jax.vmap(lambda seed: make(seed=seed))(jnp.arange(self.setting.members))
-        return replace(states, step=jnp.zeros((), jnp.int32))
+        common = self._common | {"student": given}
+        return init_state(**common, spec=spec, image_size=self.setting.size, seed=seed)
+
+    def teacher_variables(self) -> Any:
+        """The variables of the teacher before it is folded."""
+        return jax.device_put(self._variables(self.teacher, seed=1))
+
+    def _variables(self, model: Any, seed: int) -> Any:
+        image = jnp.zeros((1, self.setting.size, self.setting.size, 3))
+        return _drawn(jax.eval_shape(model.init, jax.random.key(0), image), seed)
 
     def weights(self) -> dict[str, jax.Array]:
         """One for each objective, and for each member of a population."""
@@ -134,8 +159,8 @@ class Program:
         parts = Parts(setting)
         self.student, self.teacher = parts.student, parts.teacher
         self.batch = jax.device_put(parts.batch())
-        self.teacher_variables = _variables(self.teacher, 1, setting.size)
-        self._state = jax.jit(parts.init)() if setting.program != "teacher" else None
+        self.teacher_variables = parts.teacher_variables()
+        self._state = parts.init() if setting.program != "teacher" else None
         asked = setting.program in ("step", "teacher")
         taught = jax.jit(parts.folded)(self.teacher_variables) if asked else {}
         start = time.perf_counter()
@@ -160,6 +185,13 @@ class Program:
 
         self.compile_seconds = time.perf_counter() - start
         self.run = run
+        self._instructions: dict[str, Instruction] | None = None
+
+    def instructions(self) -> dict[str, Instruction]:
+        """The operations of the compiled program, by name; see `Instruction`."""
+        if self._instructions is None:
+            self._instructions = read_instructions(self.compiled.as_text())
+        return self._instructions
 
     def student_variables(self) -> dict[str, Any]:
         """A copy of the student as it is now."""
@@ -184,11 +216,45 @@ class Program:
         }
 
 
-def _variables(model: Any, seed: int, size: int) -> Any:
-    """Initial variables with statistics that are not all 0 and 1, so that a mistake in BatchNorm shows."""
-    variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, size, size, 3)))
+class Programs:
+    """Programs by their settings, each compiled once."""
+
+    def __init__(self) -> None:
+        """Holds none yet."""
+        self._compiled: dict[Setting, Program] = {}
+
+    def compile(self, settings: Sequence[Setting]) -> None:
+        """Compiles those that are not there yet, several at a time where there are many cores."""
+        missing = [setting for setting in dict.fromkeys(settings) if setting not in self._compiled]
+        made = compile_together([functools.partial(Program, setting) for setting in missing])
+        self._compiled |= zip(missing, made, strict=True)
+
+    def get(self, setting: Setting) -> Program:
+        """The program of a setting."""
+        self.compile([setting])
+        return self._compiled[setting]
+
+    def keep(self, *settings: Setting) -> None:
+        """Gives the memory of all others back."""
+        self._compiled = {key: program for key, program in self._compiled.items() if key in settings}
+
+
+def _drawn(shapes: Any, seed: int) -> Any:
+    """Variables of these shapes: kernels by their fan-in; statistics that are not all 0 and 1.
+
+    A mistake in BatchNorm shows only where statistics are neither.
+    """
     rng = np.random.default_rng(seed)
-    stats = jax.tree.map(
-        lambda x: jnp.asarray(x + 0.1 * rng.uniform(size=x.shape), x.dtype), variables["batch_stats"]
-    )
-    return {"params": variables["params"], "batch_stats": stats}
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        name = path[-1].key
+        if name == "kernel":
+            fan_in = math.prod(leaf.shape[:-1])
+            values = rng.normal(size=leaf.shape) * (2.0 / fan_in) ** 0.5
+        elif name in ("mean", "var"):
+            values = (name == "var") + 0.1 * rng.uniform(size=leaf.shape)
+        else:
+            values = np.full(leaf.shape, float(name == "scale"))
+        return values.astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)

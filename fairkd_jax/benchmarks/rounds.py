@@ -1,6 +1,8 @@
 """Contestants that run in turn, so that what disturbs the machine disturbs them alike."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
@@ -24,3 +26,22 @@ def in_turn(contestants: Mapping[str, Callable[[], float]], rounds: int) -> dict
 def seconds_of_one(contestant: Any, runs: int) -> float:
     """Seconds of one run of what has `time(runs)`, on average over so many."""
     return contestant.time(runs) / runs
+
+
+def runs_within(contestant: Any, seconds: float) -> int:
+    """How many runs fit so many seconds, at least one; two runs are made before, which do not count."""
+    contestant.time(2)
+    return max(1, round(seconds / contestant.time(1)))
+
+
+def compile_together(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Runs functions that compile something, several at a time where there are many cores.
+
+    Args:
+      jobs: the functions.
+
+    Returns:
+      Their results, in their order.
+    """
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+        return list(pool.map(lambda job: job(), jobs))

@@ -1,15 +1,24 @@
-"""Everything that is said of the speed, in one go and one document."""
+"""All that is asked of an accelerator, in sections of which each one is worth having alone.
+
+A machine with a GPU is often lent for minutes: the sections stand in the order of their worth, none begins
+that would not end in time by its own estimate, and what was measured is handed over after each of them.
+"""
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from fairkd_jax.benchmarks import layers, memory, population, step, tracing
-from fairkd_jax.benchmarks.program import Program, Setting
+from fairkd_jax.benchmarks import correctness, curves, layers, population, step, tracing, waiting
+from fairkd_jax.benchmarks.limits import copy_rate
+from fairkd_jax.benchmarks.program import Parts, Programs, Setting
+from fairkd_jax.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,9 @@ class Scale:
       largest: the batch at which the search for the best one ends.
       members: students of a population.
       small: size and batch of a population whose cost is in the launches.
-      limit: GiB that a batch is looked for to fit.
+      checked: student, teacher, size and batch of the step whose numbers are checked.
+      checked_batch: images of the ops that are checked, at the shapes of the measured student.
+      large_data: whether the trainings that wait for data are of EfficientNet-B0 at 224 pixels.
     """
 
     size: int
@@ -32,12 +43,130 @@ class Scale:
     largest: int
     members: int
     small: tuple[int, int]
-    limit: float
+    checked: tuple[str, str, int, int]
+    checked_batch: int
+    large_data: bool
 
 
+_CHECKED = ("efficientnet_tiny", "efficientnet_mini", 32, 64)
 SCALES = {
-    "gpu": Scale(224, 128, "bfloat16", largest=1024, members=8, small=(64, 32), limit=16.0),
-    "cpu": Scale(64, 8, "float32", largest=16, members=2, small=(32, 4), limit=0.25),
+    "gpu": Scale(224, 128, "bfloat16", 1024, 8, (64, 32), _CHECKED, 16, large_data=True),
+    "cpu": Scale(64, 8, "float32", 16, 2, (32, 4), _CHECKED, 4, large_data=False),
+}
+
+
+@dataclass
+class Suite:
+    """What the sections share.
+
+    Attributes:
+      setting: of the step that is measured.
+      scale: see `Scale`.
+      rounds: of each comparison.
+      peers: see `step.run`.
+      python: see `step.run`.
+      root: the folder with train.py.
+      programs: those that more than one section runs.
+    """
+
+    setting: Setting
+    scale: Scale
+    rounds: int
+    peers: Sequence[str]
+    python: str
+    root: Path
+    programs: Programs = field(default_factory=Programs)
+
+    def correctness(self) -> dict[str, Any]:
+        """Checks the ops and the step; see `correctness.run`."""
+        scale = self.scale
+        student, teacher, size, batch = scale.checked
+        checked = Setting("step", student, teacher, size, batch, "float32")
+        return correctness.run(checked, self.setting.student, scale.size, scale.checked_batch)
+
+    def step(self) -> dict[str, Any]:
+        """Measures the step against its limits and against PyTorch."""
+        return self._against_peers(self.setting)
+
+    def _against_peers(self, setting: Setting) -> dict[str, Any]:
+        return step.run(
+            [setting], rounds=self.rounds, peers=self.peers, python=self.python, programs=self.programs
+        )
+
+    def kernels(self) -> dict[str, Any]:
+        """Finds the longest operations of the step."""
+        program = self.programs.get(self.setting)
+        program.time(2)
+        found = tracing.longest(program, copy_rate())
+        print(f"the longest operations of {self.setting.name}: ms, by their bytes, share of the step")
+        for row in found:
+            floor = "" if row["floor_milliseconds"] is None else f"{row['floor_milliseconds']:.3f}"
+            line = f"  {row['milliseconds']:8.3f}  {floor:>8}  {100 * row['share']:5.1f} %"
+            print(f"{line}  {row['name']}  {row['from'][-60:]}")
+        return {"longest": found}
+
+    def depthwise(self) -> list[dict[str, Any]]:
+        """Measures each depthwise convolution of the student."""
+        s = self.setting
+        return layers.run(s.student, size=s.size, batch=s.batch, dtype=s.dtype, rounds=self.rounds)
+
+    def population(self) -> list[dict[str, Any]]:
+        """Measures several students in one program."""
+        return self._population(self.setting)
+
+    def small_population(self) -> list[dict[str, Any]]:
+        """Measures several students in one program where the cost is in the launches."""
+        size, batch = self.scale.small
+        return self._population(replace(self.setting, size=size, batch=batch))
+
+    def _population(self, setting: Setting) -> list[dict[str, Any]]:
+        try:
+            return population.run(setting, [self.scale.members], self.rounds, self.programs)
+        finally:
+            self.programs.keep(self.setting)
+
+    def best_batch(self) -> dict[str, Any]:
+        """Looks for the batch with the most images per second, and measures it as `step` does."""
+        batch = step.best_batch(self.setting, self.scale.largest, self.programs)
+        try:
+            return {"batch": batch} | self._against_peers(replace(self.setting, batch=batch))
+        finally:
+            self.programs.keep(self.setting)
+
+    def memory(self) -> dict[str, Any]:
+        """Finds the peak of the step with and without rematerialisation."""
+        found: dict[str, Any] = {}
+        for again in (False, True):
+            setting = replace(self.setting, rematerialize=again)
+            peak = self.programs.get(setting).cost()["peak_bytes"]
+            found["rematerialized" if again else "plain"] = peak
+            print(f"{setting.name}: {peak / 2**30:.2f} GiB", flush=True)
+        statistics = jax.devices()[0].memory_stats() or {}
+        return found | {"peak_bytes_in_use": statistics.get("peak_bytes_in_use")}
+
+    def data(self) -> list[dict[str, Any]]:
+        """Measures the share of a training's time in which it waits for images."""
+        large = self.scale.large_data
+        return waiting.run(self.root, large=large, overrides=(), caches=("device", "host"), taught=False)
+
+    def curves(self) -> dict[str, Any]:
+        """Compares trainings in float32 and in bfloat16."""
+        return curves.run(self.root, overrides=("--config.log_every_steps=10",))
+
+
+# In the order of their worth; seconds that each takes on one H100 with 16 cores, PyTorch in turn included, as
+# estimated before any was measured.
+SECTIONS = {
+    "correctness": 60,
+    "step": 200,
+    "kernels": 15,
+    "depthwise": 40,
+    "population": 100,
+    "small_population": 70,
+    "best_batch": 200,
+    "memory": 60,
+    "data": 120,
+    "curves": 110,
 }
 
 
@@ -52,8 +181,32 @@ def about() -> dict[str, Any]:
     }
 
 
-def run(student: str, teacher: str, *, rounds: int, peers: Sequence[str], python: str) -> dict[str, Any]:
-    """Measures the step at a given and at the best batch, its kernels, layers, memory, and populations.
+def read_sections(text: str) -> list[str]:
+    """The names in a list with commas; all of them where it is empty.
+
+    Raises:
+      UsageError: one is unknown.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()] or list(SECTIONS)
+    for name in names:
+        if name not in SECTIONS:
+            raise UsageError(f"--sections: there is no {name!r}; the sections are {', '.join(SECTIONS)}")
+    return names
+
+
+def run(
+    student: str,
+    teacher: str,
+    *,
+    rounds: int,
+    peers: Sequence[str],
+    python: str,
+    root: Path,
+    sections: Sequence[str] = tuple(SECTIONS),
+    minutes: float = 0.0,
+    save: Callable[[dict[str, Any]], None] = lambda document: None,
+) -> dict[str, Any]:
+    """Measures section by section.
 
     Args:
       student: the name of a model.
@@ -61,37 +214,42 @@ def run(student: str, teacher: str, *, rounds: int, peers: Sequence[str], python
       rounds: of each comparison.
       peers: see `step.run`.
       python: see `step.run`.
+      root: the folder with train.py.
+      sections: their names, in the order in which they run.
+      minutes: within which all of it is to end; 0 for no limit.
+      save: takes the document after each section.
+
+    Raises:
+      UsageError: a model is unknown.
 
     Returns:
-      All figures; on a CPU of small programs, to see that everything runs.
+      The figures of each section under its name; `seconds` of each; `left_out`, those for which there was no
+      time; and `failed`, with the reasons. On a CPU programs are small, to see that everything runs.
     """
     scale = SCALES["cpu" if jax.default_backend() == "cpu" else "gpu"]
     setting = Setting("step", student, teacher, scale.size, scale.batch, scale.dtype)
-    best = step.best_batch(setting, scale.largest)
-    batches = sorted({scale.batch, best})
-    document: dict[str, Any] = {"best_batch": best}
-    document["step"] = step.run(
-        [replace(setting, batch=batch) for batch in batches], rounds=rounds, peers=peers, python=python
-    )
-    document["kernels"] = _kernels(setting)
-    document["depthwise"] = layers.run(
-        student, size=scale.size, batch=scale.batch, dtype=scale.dtype, rounds=rounds
-    )
-    document["population"] = population.run(setting, [scale.members], rounds)
-    small = replace(setting, size=scale.small[0], batch=scale.small[1])
-    document["small_population"] = population.run(small, [scale.members], rounds)
-    document["memory"] = memory.run(setting, platform=memory.HERE, limit=scale.limit)
+    Parts(setting)  # refuses unknown models before anything is measured
+    suite = Suite(setting, scale, rounds, peers, python, root)
+    document: dict[str, Any] = {"seconds": {}, "left_out": [], "failed": {}}
+    begun = time.monotonic()
+    for name in sections:
+        left = 60.0 * minutes - (time.monotonic() - begun)
+        if minutes and SECTIONS[name] > left:
+            print(
+                f"== {name}: left out, it takes about {SECTIONS[name]} s and {left:.0f} are left", flush=True
+            )
+            document["left_out"].append(name)
+            continue
+        print(f"== {name}", flush=True)
+        start = time.monotonic()
+        try:
+            document[name] = getattr(suite, name)()
+        except (
+            Exception
+        ) as error:  # the machine may be lent for minutes: the others are measured all the same
+            document["failed"][name] = traceback.format_exc()
+            print(f"== {name} failed: {type(error).__name__}: {str(error).strip()[:500]}", flush=True)
+        document["seconds"][name] = time.monotonic() - start
+        print(f"== {name} took {document['seconds'][name]:.0f} s", flush=True)
+        save(document)
     return document
-
-
-def _kernels(setting: Setting) -> dict[str, Any]:
-    """The longest operations of a step, and the most memory that the device has had in use."""
-    program = Program(setting)
-    program.time(2)
-    found = tracing.longest(program)
-    print(f"the longest operations of {setting.name}")
-    for row in found:
-        share, origin = 100 * row["share"], row["from"][-70:]
-        print(f"  {row['milliseconds']:8.3f} ms  {share:5.1f} %  {row['name']}  {origin}")
-    statistics = jax.devices()[0].memory_stats() or {}
-    return {"longest": found, "peak_bytes_in_use": statistics.get("peak_bytes_in_use")}

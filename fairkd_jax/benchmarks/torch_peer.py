@@ -17,6 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+try:
+    import timm
+except (ImportError, RuntimeError):  # the latter: made for another PyTorch
+    timm = None
+
 
 class _SamePadding(nn.Conv2d):
     """A convolution with TensorFlow's padding."""
@@ -132,6 +137,39 @@ class EfficientNet(nn.Module):
         return self.classifier(self.dropout(embedding)), embedding
 
 
+class TimmNetwork(nn.Module):
+    """timm's own network of the same name; gives what `EfficientNet` gives.
+
+    Args:
+      table: see `EfficientNet`.
+      name: of the model.
+      num_classes: width of the logits.
+    """
+
+    def __init__(self, table: dict[str, Any], name: str, num_classes: int) -> None:
+        super().__init__()
+        rates = {"drop_rate": table["dropout_rate"], "drop_path_rate": table["stochastic_depth_rate"]}
+        self.network = timm.create_model(name, num_classes=num_classes, **rates)
+
+    def load_state_dict(self, state: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Takes the state of the network itself."""
+        return self.network.load_state_dict(state, strict, assign)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised images [B, 3, H, W] -> logits [B, C], embedding [B, D]."""
+        network = self.network
+        embedding = network.global_pool(network.forward_features(x)).float()
+        dropped = F.dropout(embedding, network.drop_rate, self.training)
+        return network.classifier(dropped), embedding
+
+
+def make_network(table: dict[str, Any], name: str, num_classes: int) -> EfficientNet | TimmNetwork:
+    """timm's network where timm is installed and has one of this name, else ours."""
+    if timm is not None and timm.is_model(name):
+        return TimmNetwork(table, name, num_classes)
+    return EfficientNet(table, num_classes)
+
+
 class _Reverse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -168,6 +206,7 @@ class Peer:
     def __init__(self, setting: dict[str, Any], mode: str) -> None:
         self.device = torch.device(setting["device"])
         self.half = setting["dtype"] == "bfloat16"
+        self._names = setting["names"]
         arrays = np.load(setting["arrays"])
         self.student, self.teacher = (
             self._model(setting[name], setting["num_classes"], name, arrays)
@@ -203,13 +242,14 @@ class Peer:
             self._losses = torch.compile(self._forward_losses)
             self._infer = torch.compile(self._forward)
 
-    def _model(self, table: dict[str, Any], num_classes: int, name: str, arrays: Any) -> EfficientNet:
-        model = EfficientNet(table, num_classes)
+    def _model(
+        self, table: dict[str, Any], num_classes: int, name: str, arrays: Any
+    ) -> EfficientNet | TimmNetwork:
+        model = make_network(table, self._names[name], num_classes)
         prefix = f"{name}/"
         state = {k[len(prefix) :]: torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith(prefix)}
-        counters = {k for k in model.state_dict() if k.endswith("num_batches_tracked")}
         missing, unexpected = model.load_state_dict(state, strict=False)
-        assert set(missing) <= counters, missing
+        assert all(k.endswith("num_batches_tracked") for k in missing), missing
         assert not unexpected, unexpected
         return model.to(self.device, memory_format=torch.channels_last).eval()
 
@@ -290,7 +330,9 @@ def main() -> None:
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     peer = Peer(setting, setting["mode"])
-    print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
+    network = f"timm {timm.__version__}" if isinstance(peer.student, TimmNetwork) else "a network of our own"
+    about = {"torch": torch.__version__, "network": network, "threads": torch.get_num_threads()}
+    print(json.dumps(about), flush=True)
     for program, steps in _requests():
         print(peer.time(program, steps), flush=True)
 

@@ -1,65 +1,51 @@
 """The operations of a program that take longest, from the profiler's trace."""
 
 import collections
-import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from fairkd_jax.benchmarks.instructions import Instruction, plain_name
 from fairkd_jax.benchmarks.program import Program
 
 _RUNS = 3
 
 
-def longest(program: Program, count: int = 10) -> list[dict[str, Any]]:
+def longest(program: Program, bytes_per_second: float, count: int = 10) -> list[dict[str, Any]]:
     """Traces some runs of a program.
 
     Args:
       program: compiled, and run before.
+      bytes_per_second: what a pass over memory reaches.
       count: of operations.
 
     Returns:
-      The operations with the most time, most first: `name`, `from` (what it was compiled from),
-      `milliseconds` of a run and `share` of all operations' time. On a CPU the time is the sum over threads.
+      The operations with the most time, most first: `name`; `from`, what it was compiled from; `milliseconds`
+      of a run; `share` of all operations' time; `floor_milliseconds`, of the bytes that it reads and writes,
+      None where its instruction is not known. On a CPU the time is the sum over threads.
     """
-    origins = _origins(program.compiled.as_text())
+    instructions = program.instructions()
     with tempfile.TemporaryDirectory(prefix="fairkd-profile-") as name:
         with jax.profiler.trace(name):
             program.time(_RUNS)
         trace = next(Path(name).rglob("*.xplane.pb"))
-        spent = _times(jax.profiler.ProfileData.from_file(str(trace)), origins)
+        spent = _times(jax.profiler.ProfileData.from_file(str(trace)), instructions)
     total = sum(spent.values())
-    return [
-        {
-            "name": key,
-            "from": origins.get(_plain(key), ""),
-            "milliseconds": nanoseconds / 1e6 / _RUNS,
-            "share": nanoseconds / total,
-        }
-        for key, nanoseconds in spent.most_common(count)
-    ]
+    rows = []
+    for key, nanoseconds in spent.most_common(count):
+        instruction = instructions.get(key)
+        row: dict[str, Any] = {"name": key, "from": instruction.origin if instruction else ""}
+        row |= {"milliseconds": nanoseconds / 1e6 / _RUNS, "share": nanoseconds / total}
+        floor = 1e3 * instruction.bytes / bytes_per_second if instruction else None
+        rows.append(row | {"floor_milliseconds": floor})
+    return rows
 
 
-def _plain(name: str) -> str:
-    """Kernels are called after instructions, with another sign in between."""
-    return name.replace(".", "_")
-
-
-def _origins(text: str) -> dict[str, str]:
-    """By instruction, what Python code it comes from."""
-    found = {}
-    for line in text.splitlines():
-        instruction = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", line)
-        if instruction:
-            origin = re.search(r'op_name="([^"]*)"', line)
-            found[_plain(instruction[1])] = origin[1] if origin else ""
-    return found
-
-
-def _times(trace: Any, origins: dict[str, str]) -> collections.Counter[str]:
-    """Nanoseconds by operation: of a device's streams, or of the threads of a CPU."""
+def _times(trace: Any, instructions: Mapping[str, Instruction]) -> collections.Counter[str]:
+    """Nanoseconds by instruction, or by kernel: of a device's streams, or of the threads of a CPU."""
     devices = [plane for plane in trace.planes if plane.name.startswith("/device:")]
     spent: collections.Counter[str] = collections.Counter()
     for plane in devices or trace.planes:
@@ -67,6 +53,15 @@ def _times(trace: Any, origins: dict[str, str]) -> collections.Counter[str]:
             if devices and not line.name.startswith(("Stream", "XLA Ops")):
                 continue
             for event in line.events:
-                if devices or _plain(event.name) in origins:
-                    spent[event.name] += event.duration_ns
+                name = _instruction(event) if devices else plain_name(event.name)
+                if devices or name in instructions:
+                    spent[name] += event.duration_ns
     return spent
+
+
+def _instruction(event: Any) -> str:
+    """A kernel's instruction, where the trace names it: a library's kernel has a name of its own."""
+    for key, value in event.stats:
+        if key == "hlo_op":
+            return plain_name(str(value))
+    return plain_name(event.name)

@@ -10,7 +10,10 @@ _elsewhere: contextvars.ContextVar[str | None] = contextvars.ContextVar("elsewhe
 
 
 def platform() -> str:
-    """The platform that operations choose their implementation for: "cpu", "gpu" or "tpu"."""
+    """The platform that operations choose their implementation for: "cpu", "gpu" or "tpu".
+
+    Under `compiling_for("plain")` that is none of them: all operations take the form of their definition.
+    """
     return _elsewhere.get() or jax.default_backend()
 
 

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fairkd_jax.ops.platform import platform
+
 
 @jax.custom_vjp
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -36,6 +38,8 @@ def _backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[ja
     wide = jnp.promote_types(x.dtype, jnp.float32)
 
     def product(left: jax.Array, right: jax.Array) -> jax.Array:
+        if platform() in ("cpu", "plain"):  # a CPU has no product of bfloat16 with a float32 result
+            left, right = left.astype(wide), right.astype(wide)
         return lax.dot_general(left, right, ((pixels, pixels), ((), ())), preferred_element_type=wide)
 
     dkernel = product(x, dy) if x.shape[-1] <= dy.shape[-1] else product(dy, x).T
