@@ -1,18 +1,63 @@
 """Settings that every test shares: eight simulated devices, strict numerics, one compilation cache."""
 
+import fcntl
 import os
+import shutil
 
 import jax
+import pytest
+
+from fairkd_jax.data.pipeline import open_dataset
+from tests.programs import CACHE, QUICK, Forks
 
 # Eight simulated devices wait for one another in every reduction. XLA takes as many threads as there are
 # cores, unless this variable names another number; on few cores the devices would wait for ever.
 os.environ.setdefault("NPROC", "24")
+os.environ.setdefault("XLA_FLAGS", QUICK)
 
 
 def pytest_configure(config):
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    # Many tests compile the same small programs, and the workers share what one of them compiled.
-    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # Many tests compile the same small programs: what one of them compiled serves the other workers, the
+    # programs that tests start, other clones, and the next run.
+    for name, value in CACHE.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory, request):
+    """Returns a function (name, make) -> a folder that `make(folder)` fills, in one worker for all."""
+    root = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        root = root.parent
+    shared = root / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def once(name, make):
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Runs programs that end soon; see `Forks`."""
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="session")
+def data_directory(make_once):
+    """The folder of prepared data sets, with the digits at 16 pixels in it."""
+    return str(make_once("data", lambda folder: open_dataset("digits", directory=folder, size=16)))

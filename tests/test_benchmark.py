@@ -1,12 +1,15 @@
 """The benchmarks run and print what they promise; what they measure is for scripts/benchmark.py itself."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fairkd_jax.benchmarks import waiting
+from configs import rkd, rkd_adv, student
+from fairkd_jax.benchmarks import debiasing, waiting
+from fairkd_jax.benchmarks.rounds import in_turn, runs_within, seconds_of_one
 from scripts.benchmark import main
 
 
@@ -46,6 +49,54 @@ def test_data_measures_decoding_and_each_cache(tmp_path, capsys, monkeypatch):
     )
     assert rates == ["project", "PIL", "Grain with PIL"]
     assert re.search(r"^host +[\d.]+ +[\d.]+ +[\d.]+$", printed, re.MULTILINE)
+
+
+class Quarter:
+    """Each run takes a quarter of a second."""
+
+    def time(self, runs):
+        return 0.25 * runs
+
+
+def test_seconds_are_those_of_one_run():
+    assert [seconds_of_one(Quarter(), runs) for runs in (1, 4, 10)] == [0.25] * 3
+    assert [runs_within(Quarter(), seconds) for seconds in (0.1, 1.0, 5.0)] == [1, 4, 20]
+    times = iter(range(6))
+    turns = in_turn({"a": lambda: next(times), "b": lambda: next(times)}, rounds=3)
+    assert turns == {"a": [0, 2, 4], "b": [1, 3, 5]}
+
+
+def test_each_seed_has_a_teacher_of_its_own_for_all_methods(tmp_path, monkeypatch):
+    trained, evaluated, asked = {}, [], {"student": student, "rkd": rkd, "rkd_adv": rkd_adv}
+
+    def make(arm, seed):
+        config = asked[arm].get_config()
+        config.seed = seed
+        return config
+
+    def train(config, workdir, name):
+        assert workdir not in trained
+        trained[workdir] = config
+
+    monkeypatch.setattr(debiasing, "train", train)
+    monkeypatch.setattr(debiasing, "evaluate_run", lambda workdir, probe: evaluated.append((workdir, probe)))
+    seeds = (3, 1, 8)
+    folders = debiasing.train_all(make, list(asked), seeds, tmp_path)
+    order, teachers = list(trained), {}
+    for arm in asked:
+        assert [trained[run].seed for run in folders[arm]] == list(seeds)
+        for run in folders[arm]:
+            config = trained.pop(run)
+            assert config.objectives == make(arm, 0).objectives
+            teachers.setdefault(Path(config.teacher.checkpoint), []).append((config.seed, order.index(run)))
+    # What is left are teachers: each trained with the seed of those that learn from it, and before them.
+    assert trained.keys() == teachers.keys()
+    for teacher, learners in teachers.items():
+        assert {seed for seed, _ in learners} == {trained[teacher].seed}
+        assert len(learners) == len(asked)
+        assert order.index(teacher) < min(place for _, place in learners)
+        assert not trained[teacher].teacher.checkpoint
+    assert sorted(evaluated) == sorted((run, True) for runs in folders.values() for run in runs)
 
 
 def test_a_training_that_fails_is_named(monkeypatch, capsys):

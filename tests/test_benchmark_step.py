@@ -115,7 +115,7 @@ def test_every_section_runs_on_a_cpu(tmp_path, toy_suite, capsys):
     assert found["memory"]["rematerialized"] > 0
     assert [row["cache"] for row in found["data"]] == ["device", "host"]
     assert found["data"][0]["data_wait_share"] == pytest.approx(0.0375)  # the first report does not count
-    assert found["curves"]["largest_loss_difference"] == 0
+    assert found["curves"]["loss_difference"] == 0
     assert "ms, one by one" in capsys.readouterr().out
 
 

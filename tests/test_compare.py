@@ -1,8 +1,7 @@
 """The comparison of runs as users see it: arms, tables, words, and what is refused."""
 
+import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,16 +88,12 @@ def gaps_of(folder):
     return right.mean(), np.mean(gaps)
 
 
-def start(*arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "compare.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.fixture
+def start(forks):
+    return functools.partial(forks.run, "scripts/compare.py")
 
 
-def test_the_program_compares_and_writes_everything(two_arms, tmp_path):
+def test_the_program_compares_and_writes_everything(start, two_arms, tmp_path):
     biased, fair = two_arms
     mixed = [biased[1], fair[0], biased[0], fair[2], biased[2], fair[1]]
     printed = start(*mixed, "--split", "test", f"--json={tmp_path / 'found.json'}")
@@ -125,7 +120,22 @@ def test_the_program_compares_and_writes_everything(two_arms, tmp_path):
     assert arm["deviation"][MAD] == pytest.approx(np.std([gaps_of(a)[1] for a in fair], ddof=1))
 
 
-def test_the_program_says_a_mistake_in_one_line(two_arms):
+def test_the_program_compares_on_the_split_that_is_asked_for(start, make_run, tmp_path):
+    """Here on validation; on test the same runs answer differently."""
+    runs = [make_run("first", config_of(weight=0.0)), make_run("second", config_of(), draw=5)]
+    images, shares = images_of(3), (0.25, 0.5)
+    for folder, share in zip(runs, shares, strict=True):
+        (folder / "eval" / "val.json").write_bytes((folder / "eval" / "test.json").read_bytes())
+        prediction = np.where(np.arange(IMAGES) < share * IMAGES, images["label"], (images["label"] + 1) % 3)
+        write_arrays(folder / "predictions" / "val.npz", images | {"student_prediction": prediction})
+    printed = start(*runs, "--split=val", f"--json={tmp_path / 'found.json'}")
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.startswith(f"animals, val: {IMAGES} images in 3 classes")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [arm["mean"]["accuracy"] for arm in found["arms"]] == list(shares)
+
+
+def test_the_program_says_a_mistake_in_one_line(start, two_arms):
     (first, *_), _ = two_arms
     refused = start(first, "--split=test")
     assert refused.returncode == 2
@@ -172,6 +182,23 @@ def test_accuracy_that_falls_with_disparity_is_said(make_run):
     assert "Accuracy is lower too, by 0." in text
     assert "the same answer has a disparity of 0" in text
     assert "different teachers" in text
+
+
+@pytest.mark.parametrize("accuracy", ["lower", "higher"])
+@pytest.mark.parametrize("disparity", ["lower", "higher"])
+def test_one_answer_for_all_is_minded_only_where_both_are_lower(accuracy, disparity, make_run):
+    recall, bias = {"lower": (0.95, 0.55), "higher": (0.6, 0.95)}, {"lower": (0.5, 0.0), "higher": (0.0, 0.3)}
+    first, second = zip(recall[accuracy], bias[disparity], strict=True)
+    runs = [
+        make_run("a", config_of(weight=0.0), first[1], recall=first[0]),
+        make_run("b", config_of(), second[1], recall=second[0], draw=5),
+    ]
+    result = compare_runs(runs, draws=10)
+    over_seeds = result["comparisons"][0]["over_seeds"]
+    for key, way in ((MAD, disparity), ("accuracy", accuracy)):
+        assert (over_seeds[key]["mean"] < 0) == (way == "lower")
+    said = "the same answer has a disparity of 0" in " ".join(comparison_text.comparison(result).split())
+    assert said == (accuracy == disparity == "lower")
 
 
 def test_several_arms_are_corrected_and_lambda_belongs_on_validation(make_run):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import itertools
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import OBJECTIVES
 from fairkd_jax.training import config as config_module
 from fairkd_jax.training import experiment
+from fairkd_jax.training.members import members_of
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.trained import Trained
 from fairkd_jax.training.workdir import differences, plain
@@ -116,6 +118,53 @@ def test_every_way_to_debias_has_its_files():
         for distilled in ("ckd", "rkd"):
             changed = differences(*(plain(load(name)) for name in (distilled, f"{distilled}_{way}")))
             assert 1 <= len(changed) <= 2, changed
+
+
+def test_no_two_files_train_the_same():
+    configs = {name: plain(load(name)) for name in NAMES if name != "base"}
+    for name, other in itertools.combinations(configs, 2):
+        assert differences(configs[name], configs[other]), (name, other)
+
+
+def test_a_teacher_is_trained_in_the_same_way_whatever_its_students_are():
+    """Also of a config with a bound on the student's disparity, or one that stands for several students."""
+    expected = plain(config_module.teacher_config(config_module.resolved(load("student"))))
+    for name in NAMES:
+        config = config_module.resolved(load(name))
+        config.best.max_disparity, config.cross_entropy.weight = 0.05, 0.3
+        config.population.seeds, config.population.wave_size = (3, 4), 1
+        config.population.weights.cross_entropy = (0.1, 0.2)
+        before = config.to_json()
+        teacher = config_module.teacher_config(config)
+        config_module.check(teacher)
+        assert config.to_json() == before
+        assert not members_of(teacher).keys() - {""}
+        changed = {line.partition(" (was ")[0] for line in differences(expected, plain(teacher))}
+        # But for the data, which students share, and the options of objectives that a teacher does not use.
+        of_others = {f"{objective}." for objective in OBJECTIVES if objective != "cross_entropy"}
+        assert {key for key in changed if not key.startswith(("data.", *of_others))} == set(), name
+        assert teacher.best.max_disparity is None
+        assert not teacher.data.balance_groups
+
+
+def test_members_learn_with_what_their_folders_say():
+    config = config_module.resolved(load("student"))
+    config.objectives = ("cross_entropy", "adversary")
+    config.population.weights.adversary, config.population.weights.cross_entropy = (2.0, 0.0), (1.0, 0.25)
+    config.population.learning_rates, config.population.seeds = (0.01, 0.02, 0.04), (7, 3)
+    config.optimizer.learning_rate = 0.02
+    members = members_of(config)
+    program = experiment.build(
+        config, Data(), None, make_mesh(jax.devices()[:1]), "", members=list(members.values())
+    )
+    said = [dict(part.split("=") for part in name.split(",")) for name in members]
+    assert len(said) == program.members == 24
+    for name in config.objectives:
+        expected = [float(values[f"{name}.weight"]) for values in said]
+        np.testing.assert_array_equal(program.weights[name], np.float32(expected))
+    rates = np.array([float(values["optimizer.learning_rate"]) for values in said])
+    np.testing.assert_allclose(program.weights["learning_rate"], rates / 0.02, rtol=1e-6)
+    np.testing.assert_allclose(program.learning_rates.max(axis=1), rates, rtol=0.01)
 
 
 def test_a_baseline_is_without_debiasing(tmp_path):

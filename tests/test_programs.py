@@ -1,5 +1,6 @@
 """The two programs as users start them: what they print, and how they fail."""
 
+import functools
 import json
 import logging
 import os
@@ -8,14 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fairkd_jax import cli, host_memory
+from tests.programs import ROOT, command, run_program
 
-ROOT = Path(__file__).parent.parent
+CONFIG = f"--config={ROOT / 'configs' / 'student.py'}"
 SMALL = [
     "--config.teacher.architecture=efficientnet_tiny",
     "--config.data.size=16",
@@ -28,38 +31,38 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, pytestconfig):
-    """Starts a program in a folder of its own; it finds the repository's configs all the same."""
-    folder = tmp_path_factory.mktemp("programs")
-    environment = os.environ | {
-        "FAIRKD_DATA": str(folder / "data"),
-        "JAX_COMPILATION_CACHE_DIR": str(pytestconfig.cache.mkdir("jax")),
-        "JAX_PLATFORMS": "cpu",
-    }
-
-    def run(program, *arguments):
-        return subprocess.run(
-            [sys.executable, str(ROOT / program), *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-
-    run.folder = folder
-    return run
+def folder(tmp_path_factory):
+    """Where programs are started; they find the repository's configs all the same."""
+    return tmp_path_factory.mktemp("programs")
 
 
-@pytest.fixture(scope="module")
-def trained(start):
-    config = f"--config={ROOT / 'configs' / 'rkd_adv.py'}"
-    return start("train.py", config, *SMALL, "--baseline")
+@pytest.fixture
+def start(folder, data_directory):
+    """Starts a program in that folder, with prepared digits at hand."""
+    return functools.partial(run_program, cwd=folder, FAIRKD_DATA=data_directory)
 
 
-def test_ctrl_c_while_it_starts_is_one_line(start):
-    command = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'configs' / 'student.py'}", *SMALL]
-    with subprocess.Popen(command, cwd=start.folder, stderr=subprocess.PIPE, text=True) as process:
+@pytest.fixture(scope="session")
+def trained(make_once, data_directory):
+    """What the first of the README's commands prints, with fewer epochs; and the folder that it ran in."""
+
+    def make(folder):
+        config = f"--config={ROOT / 'configs' / 'rkd_adv.py'}"
+        arguments = ("train.py", config, *SMALL, "--baseline")
+        # Compiled as for a user, with all optimizations.
+        users = {"JAX_DISABLE_MOST_OPTIMIZATIONS": None, "XLA_FLAGS": None}
+        ended = run_program(*arguments, cwd=folder, FAIRKD_DATA=data_directory, **users)
+        (folder / "ended.json").write_text(json.dumps([ended.returncode, ended.stdout, ended.stderr]))
+
+    folder = make_once("programs", make)
+    code, printed, said = json.loads((folder / "ended.json").read_text())
+    return SimpleNamespace(returncode=code, stdout=printed, stderr=said, folder=folder)
+
+
+def test_ctrl_c_while_it_starts_is_one_line(tmp_path):
+    with subprocess.Popen(
+        command("train.py", CONFIG, *SMALL), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
         maps = Path(f"/proc/{process.pid}/maps")
         deadline = time.monotonic() + 60
         while "numpy" not in maps.read_text() and time.monotonic() < deadline:
@@ -70,21 +73,21 @@ def test_ctrl_c_while_it_starts_is_one_line(start):
     assert printed.splitlines() == ["train.py: interrupted; the same command goes on from what was saved"]
 
 
-def test_help_is_no_error(start):
-    shown = start("train.py", "--help")
+def test_help_is_no_error(forks):
+    shown = forks.run("train.py", "--help")
     assert shown.returncode == 0
     assert "--workdir" in shown.stdout
     assert "configs/base.py" in shown.stdout
 
 
-def test_an_unknown_extra_is_named_before_anything_is_installed(start):
+def test_an_unknown_extra_is_named_before_anything_is_installed(start, folder):
     refused = start("scripts/with_env.py", "--venv", "env", "--extra", "gpus", "python", "-V")
     assert refused.returncode == 2
     assert "there is no extra 'gpus'; one of gpu, tpu" in refused.stderr
-    assert not (start.folder / "env").exists()
+    assert not (folder / "env").exists()
 
 
-def test_train_prints_the_comparison(trained, start):
+def test_train_prints_the_comparison(trained):
     assert trained.returncode == 0, trained.stderr
     for words in ("teacher", "student", "baseline", "top-1 accuracy", "mean absolute disparity", "inflation"):
         assert words in trained.stdout
@@ -94,28 +97,27 @@ def test_train_prints_the_comparison(trained, start):
     assert len(lines) == 1
     for words in ("images/s", "rkd_angle/loss", "adversary/advantage", "left"):
         assert words in lines[0]
-    workdir = start.folder / "runs" / "rkd_adv"
+    workdir = trained.folder / "runs" / "rkd_adv"
     evaluation = json.loads((workdir / "eval" / "test.json").read_text())
     assert {"teacher", "student", "baseline", "inflation"} <= evaluation.keys()
     assert (workdir / "teacher" / "checkpoints" / "best").is_dir()
 
 
 def test_the_same_command_again_says_that_it_is_done(trained, start):
-    again = start("train.py", f"--config={ROOT / 'configs' / 'rkd_adv.py'}", *SMALL, "--baseline")
+    arguments = (f"--config={ROOT / 'configs' / 'rkd_adv.py'}", *SMALL, "--baseline")
+    again = start("train.py", *arguments, cwd=trained.folder)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("this run is complete") == 3
     assert again.stdout.endswith(trained.stdout[trained.stdout.index("\n\n") :])
 
 
 def test_eval_prints_the_tables(trained, start):
-    result = start("eval.py", "--workdir=runs/rkd_adv", "--split=val", "--baseline=runs/rkd_adv/baseline")
+    arguments = ("--workdir=runs/rkd_adv", "--split=val", "--baseline=runs/rkd_adv/baseline")
+    result = start("eval.py", *arguments, cwd=trained.folder)
     assert result.returncode == 0, result.stderr
     assert "top-1 accuracy" in result.stdout
     assert "n blue" in result.stdout
-    assert (start.folder / "runs" / "rkd_adv" / "predictions" / "val.npz").exists()
-
-
-CONFIG = f"--config={ROOT / 'configs' / 'student.py'}"
+    assert (trained.folder / "runs" / "rkd_adv" / "predictions" / "val.npz").exists()
 
 
 @pytest.mark.parametrize(
@@ -138,15 +140,15 @@ CONFIG = f"--config={ROOT / 'configs' / 'student.py'}"
         ("eval.py", ["--workdir=nowhere", "--split=all"], "split"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(start, program, arguments, message):
-    result = start(program, *arguments)
+def test_a_users_mistake_is_one_line_and_exit_code_2(forks, folder, program, arguments, message):
+    result = forks.run(program, *arguments, cwd=folder)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_data_set_can_be_looked_at(start):
+def test_a_data_set_can_be_looked_at(start, folder):
     config = f"--config={ROOT / 'configs' / 'student.py'}"
     small = ["--config.data.size=16", "--config.data.image_size=16"]
     shown = start("scripts/inspect_data.py", config, *small, "--output=look", "--images=2")
@@ -154,35 +156,39 @@ def test_a_data_set_can_be_looked_at(start):
     assert shown.stdout.splitlines() == [
         f"look/digits-{name}.png" for name in ("train", "val", "test", "counts")
     ]
-    with Image.open(start.folder / "look" / "digits-train.png") as sheet:
+    with Image.open(folder / "look" / "digits-train.png") as sheet:
         pixels = np.asarray(sheet)
     # Ten rows of two blocks of two images, none of which is blank.
     assert pixels.shape[0] > 10 * 16
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
-    with Image.open(start.folder / "look" / "digits-counts.png") as chart:
+    with Image.open(folder / "look" / "digits-counts.png") as chart:
         assert chart.width > chart.height
 
 
-def test_what_a_data_set_can_show_is_said_before_training(start):
+def test_what_a_data_set_can_show_is_said_before_training(forks, data_directory):
     config = f"--config={ROOT / 'configs' / 'student.py'}"
-    small = ["--config.data.size=16", "--config.data.image_size=16"]
-    said = start("scripts/power.py", config, *small, "--accuracy=0.9", "--discordant=0.1")
+    small = [
+        "--config.data.size=16",
+        "--config.data.image_size=16",
+        f"--config.data.directory={data_directory}",
+    ]
+    said = forks.run("scripts/power.py", config, *small, "--accuracy=0.9", "--discordant=0.1")
     assert said.returncode == 0, said.stderr
     first, *rest = said.stdout.splitlines()
     assert first.startswith("digits, test: ")
     assert "of 2 known groups in 10 classes, at 0.9 accuracy" in first
     assert len(rest) == 3
-    wrong = start("scripts/power.py", config, *small, "--accuracy=0.9", "--discordant=0.5")
+    wrong = forks.run("scripts/power.py", config, *small, "--accuracy=0.9", "--discordant=0.5")
     assert wrong.returncode == 2
     assert "at most 0.2" in wrong.stderr
 
 
-def test_what_the_statistics_promise_is_simulated(start):
+def test_what_the_statistics_promise_is_simulated(start, forks, folder):
     shown = start("scripts/simulate.py", "--trials=2", "--draws=20", "--json=simulated.json")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("3,465 images in 16 classes, at 0.65 accuracy; 2 trials a line")
     assert shown.stderr.splitlines()[0] == "one model: normal gaps, 0 in the mean"
-    figures = json.loads((start.folder / "simulated.json").read_text())
+    figures = json.loads((folder / "simulated.json").read_text())
     assert len(figures["one model"]) == 3 * 6 + 1
     assert len(figures["two models"]) == 7
     assert len(shown.stdout.splitlines()) == 1 + 2 * 3 + 19 + 7
@@ -191,7 +197,7 @@ def test_what_the_statistics_promise_is_simulated(start):
     shown = start("scripts/simulate.py", config, *small, "--trials=1", "--draws=9", "--accuracy=0.9")
     assert shown.returncode == 0, shown.stderr
     assert "images in 10 classes, at 0.9 accuracy" in shown.stdout
-    wrong = start("scripts/simulate.py", "--accuracy=1.5")
+    wrong = forks.run("scripts/simulate.py", "--accuracy=1.5")
     assert wrong.returncode == 2
     assert wrong.stderr == "simulate.py: --accuracy=1.5 must lie between 0 and 1\n"
 

@@ -26,8 +26,8 @@ def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
 
     Returns:
       For each dtype `loss`, a list over the reports of the training, and `accuracy`, over the validations;
-      `largest_loss_difference`, relative to the first loss; and `last_accuracy_difference`, of the means of
-      the last three.
+      `loss_difference`, the median over the reports of the losses' difference, relative to float32's; and
+      `last_accuracy_difference`, of the means of the last three.
 
     Raises:
       UsageError: a training failed.
@@ -43,14 +43,14 @@ def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
             run_train([*options, *own], root)
             curves[dtype] = _read(folder / dtype)
     exact, rounded = (curves[dtype] for dtype in _DTYPES)
-    apart = np.abs(np.subtract(exact["loss"], rounded["loss"])).max() / exact["loss"][0]
+    # Single batches differ by chance, once rounding has led the two students apart.
+    apart = float(np.median(np.abs(np.subtract(exact["loss"], rounded["loss"])) / np.abs(exact["loss"])))
     last = [float(np.mean(curve["accuracy"][-3:])) for curve in (exact, rounded)]
     for dtype, accuracy in zip(_DTYPES, last, strict=True):
         losses = curves[dtype]["loss"]
         print(f"{dtype:9}  loss {losses[0]:.3f} to {losses[-1]:.3f}, accuracy at last {accuracy:.4f}")
-    print(f"the losses are {100 * apart:.1f} % of the first one apart at most", flush=True)
-    difference = last[1] - last[0]
-    return curves | {"largest_loss_difference": float(apart), "last_accuracy_difference": difference}
+    print(f"the losses of a report differ by {100 * apart:.1f} % (median)", flush=True)
+    return curves | {"loss_difference": apart, "last_accuracy_difference": last[1] - last[0]}
 
 
 def _read(workdir: Path) -> dict[str, list[float]]:

@@ -3,12 +3,12 @@
 import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.programs import ROOT, command, environment
+
 SCRIPT = ROOT / "scripts/prepare_data.py"
 
 
@@ -88,17 +88,9 @@ def test_errors_are_one_line(main, arguments, tmp_path, capsys):
 
 
 def test_two_at_once(faces, tmp_path):
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "utkface",
-        "--source",
-        str(faces()),
-        "--directory",
-        str(tmp_path / "d"),
-    ]
-    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    line = command("scripts/prepare_data.py", "utkface", "--source", faces(), "--directory", tmp_path / "d")
+    piped = {"env": environment(), "stdout": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen(line, **piped) for _ in range(2)]
     outputs = [run.communicate(timeout=60)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert outputs[0] == outputs[1]

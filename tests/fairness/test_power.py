@@ -1,7 +1,11 @@
 """What a test set can show: known figures of WIDER Attribute, and power that is really there."""
 
+import functools
+from statistics import NormalDist
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from fairkd_jax.fairness.inference import any_bias_test, paired_comparison
 from fairkd_jax.fairness.power import power_of
@@ -25,6 +29,45 @@ def test_what_is_called_detectable_is_found_that_often():
         correct = rng.binomial(COUNTS, np.clip([0.65 + gap / 2, 0.65 - gap / 2], 0, 1))
         hits += any_bias_test(correct, COUNTS, draws=300, seed=number) <= 0.05
     assert 0.68 < hits / trials < 0.92
+
+
+RECALL, DISCORDANT = 0.7, 0.2
+EVEN, SIZE = 4, 1000  # classes, and images of each class and group: enough for sums that are normal
+LEVELS_AND_POWERS = pytest.mark.parametrize(("level", "power"), [(0.05, 0.8), (0.2, 0.6)])
+
+
+@functools.cache
+def power_of_even_cells(level, power):
+    sizes = np.full((2, EVEN), SIZE)
+    return power_of(sizes, recall=RECALL, discordant=DISCORDANT, level=level, power=power, draws=2500)
+
+
+@LEVELS_AND_POWERS
+def test_the_detectable_difference_is_that_of_a_two_sided_test(level, power):
+    """In closed form: the gaps of two models, and the mean difference of their sizes, are normal."""
+    variance = 2 * RECALL * (1 - RECALL) / SIZE
+    correlation = (RECALL - DISCORDANT / 2 - RECALL**2) / (RECALL * (1 - RECALL))
+    together = np.sqrt(1 - correlation**2) + correlation * np.arcsin(correlation)
+    spread = np.sqrt(2 * variance * (1 - 2 / np.pi * together) / EVEN)
+    normal = NormalDist()
+
+    def refused(difference):
+        """How often one of the two tails is reached."""
+        critical, shift = normal.inv_cdf(1 - level / 2), difference / spread
+        return normal.cdf(shift - critical) + normal.cdf(-shift - critical)
+
+    # The draws take some 1.5 % of these 5; a test of one side would find differences 11 % smaller, or more.
+    found = power_of_even_cells(level, power).detectable_difference
+    assert refused(0.95 * found) < power < refused(1.05 * found)
+
+
+@LEVELS_AND_POWERS
+def test_the_detectable_gap_is_that_of_the_test_of_any_bias(level, power):
+    """In closed form: with normal gaps the statistic is chi-squared, times what they add to chance."""
+    chance = 2 * RECALL * (1 - RECALL) / SIZE
+    ratio = stats.chi2.ppf(1 - level, EVEN) / stats.chi2.ppf(1 - power, EVEN)
+    expected = np.sqrt(2 / np.pi * chance * (ratio - 1))
+    assert power_of_even_cells(level, power).detectable_gap == pytest.approx(expected, rel=0.05)
 
 
 def test_more_images_show_smaller_gaps_and_two_alike_models_smaller_differences():

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from fairkd_jax.models import EfficientNet, fold
 from fairkd_jax.ops import compiler_options
 from tests.models.toy import TOY, images, random_variables
 
 MODEL = EfficientNet(TOY, num_classes=5)
+IMAGES = np.random.default_rng(1).normal(size=(4, 16, 16, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,41 @@ def test_a_folded_network_infers_the_same(variables):
     # The folded variables are those that the folded model makes.
     shapes = jax.eval_shape(folded.init, jax.random.key(0), x)["params"]
     assert jax.tree.map(jnp.shape, model["params"]) == jax.tree.map(jnp.shape, shapes)
+
+
+def test_folding_takes_the_epsilon_of_the_architecture():
+    """Variances are small, as those of a trained network may be: another epsilon would be seen."""
+    model = EfficientNet(replace(TOY, stages=(), bn_epsilon=1e-3), num_classes=5)
+    variables = random_variables(model, IMAGES, spread=0.5)
+    small = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 1e-3 * leaf if path[-1].key == "var" else leaf, variables["batch_stats"]
+    )
+    variables = variables | {"batch_stats": small}
+    folded = fold(model, variables)
+    quick = {"xla_backend_optimization_level": 0}
+    found, expected = (
+        jax.jit(m.apply, compiler_options=quick)(v, IMAGES) for m, v in (folded, (model, variables))
+    )
+    assert error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-3])
+def test_folded_kernels_and_biases_are_those_of_the_formula(epsilon):
+    model = EfficientNet(replace(TOY, bn_epsilon=epsilon), num_classes=5)
+    variables = random_variables(model, IMAGES, spread=0.5)
+    found = flatten_dict(fold(model, variables)[1]["params"])
+    given, statistics = (
+        {path: np.asarray(leaf, np.float64) for path, leaf in flatten_dict(variables[name]).items()}
+        for name in ("params", "batch_stats")
+    )
+    norms = [path[:-1] for path in statistics if path[-1] == "var"]
+    assert norms
+    for *where, name in norms:
+        norm, kernel = (*where, name), (*where, name.removesuffix("bn") + "conv", "kernel")
+        factor = given[*norm, "scale"] / np.sqrt(statistics[*norm, "var"] + epsilon)
+        np.testing.assert_allclose(found[kernel], given[kernel] * factor, rtol=1e-5)
+        bias = given[*norm, "bias"] - statistics[*norm, "mean"] * factor
+        np.testing.assert_allclose(found[*norm, "bias"], bias, rtol=1e-5, atol=1e-6)
 
 
 def test_in_bfloat16_it_is_as_exact_as_before(variables):

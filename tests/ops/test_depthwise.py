@@ -115,6 +115,45 @@ def test_bfloat16_is_accumulated_in_float32(kernel_size, stride):
         assert np.max(np.abs(a - b)) < 2.0**-7 * np.max(np.abs(b))
 
 
+def exact(x, kernel, slopes, stride, pad):
+    """Convolution and both gradients in float64, and of each the sum of its terms' absolute values."""
+    x, kernel, slopes = (np.asarray(a, np.float64) for a in (x, kernel, slopes))
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    sums = [np.zeros(shape) for shape in (slopes.shape, padded.shape, kernel.shape) for _ in range(2)]
+    for i, j in np.ndindex(kernel.shape[:2]):
+        rows, columns = (
+            slice(start, start + stride * n, stride)
+            for start, n in ((i, slopes.shape[1]), (j, slopes.shape[2]))
+        )
+        seen, weight = padded[:, rows, columns], kernel[i, j, 0]
+        for change, (y, dx, dkernel) in ((np.positive, sums[::2]), (np.abs, sums[1::2])):
+            y += change(seen * weight)
+            dx[:, rows, columns] += change(slopes * weight)
+            dkernel[i, j, 0] += change(seen * slopes).sum(axis=(0, 1, 2))
+    inside = slice(pad, -pad)
+    return sums[:2], [dx[:, inside, inside] for dx in sums[2:4]], sums[4:]
+
+
+@pytest.mark.parametrize("name", ["shift", "lax"])
+def test_sums_of_bfloat16_are_rounded_once(name):
+    """Each result, and each gradient, is as near to the exact one as bfloat16 can be."""
+    rng = np.random.default_rng(0)
+    shapes = (4, 9, 9, 3), (5, 5, 1, 3), (4, 5, 5, 3)
+    x, kernel, slopes = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes)
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiled in half the time
+    def run(x, kernel, slopes):
+        convolve = partial(depthwise_conv, stride=2, padding="symmetric", implementation=name)
+        y, pullback = jax.vjp(convolve, x, kernel)
+        return y, *pullback(slopes)
+
+    for found, (expected, size) in zip(run(x, kernel, slopes), exact(x, kernel, slopes, 2, 2), strict=True):
+        assert found.dtype == jnp.bfloat16
+        half_a_unit = 2.0 ** (np.floor(np.log2(np.abs(expected))) - 8)
+        error = np.abs(np.asarray(found, np.float64) - expected)
+        assert np.all(error <= half_a_unit + 2.0**-20 * size)  # and what float32 loses in a sum
+
+
 @pytest.mark.parametrize("name", ["shift", "lax"])
 def test_dtypes_of_result_and_gradients(name):
     def gradients(x, kernel):

@@ -2,17 +2,14 @@
 
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from fairkd_jax.ops import depthwise_conv, native
+from tests.programs import run_program
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import jax, jax.numpy as jnp
 from fairkd_jax.ops import batch_norm, depthwise_conv
@@ -29,13 +26,9 @@ ALL = "['depthwise_forward', 'depthwise_backward', 'batch_norm_forward', 'batch_
 
 def start(dtype="float32", **environment):
     """Runs the program in a process with one device; returns what it printed, and its warnings."""
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(dtype=dtype)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    ended = run_program("-c", PROGRAM.format(dtype=dtype), **environment)
+    ended.check_returncode()
+    return ended
 
 
 needs_compiler = pytest.mark.skipif(not native.available(), reason="no C++ compiler")

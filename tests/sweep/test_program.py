@@ -1,29 +1,23 @@
 """scripts/sweep.py as users start it."""
 
-import os
+import functools
 import shlex
-import subprocess
-import sys
+
+import pytest
 
 from fairkd_jax.training.config import MODEL_KEYS
-from tests.sweep.conftest import ROOT, write_run
+from tests.sweep.conftest import write_run
 
 CONFIG = "--config=configs/rkd_adv.py"
 GRID = ("--grid", "adversary.weight=0,0.5", "--grid=seed=0,1")
 
 
-def start(*arguments):
-    return subprocess.run(
-        [sys.executable, "scripts/sweep.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"RAY_ADDRESS": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.fixture
+def start(forks):
+    return functools.partial(forks.run, "scripts/sweep.py")
 
 
-def test_a_dry_run_prints_a_command_a_line(tmp_path):
+def test_a_dry_run_prints_a_command_a_line(start, tmp_path):
     shown = start(CONFIG, *GRID, "--config.epochs=2", "--dry_run", f"--workdir={tmp_path}", "--evaluate")
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()
@@ -40,7 +34,7 @@ def test_a_dry_run_prints_a_command_a_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mistake_is_one_line_before_anything_starts():
+def test_a_mistake_is_one_line_before_anything_starts(start):
     refused = start(CONFIG, "--grid=adversary.weigt=1,2")
     assert refused.returncode == 2
     assert refused.stderr.startswith('sweep.py: --grid: unknown key weigt. Did you mean "weight"')
@@ -48,7 +42,7 @@ def test_a_mistake_is_one_line_before_anything_starts():
     assert not refused.stdout
 
 
-def test_the_summary_is_printed_and_written(tmp_path):
+def test_the_summary_is_printed_and_written(start, tmp_path):
     config = {"seed": 3, "objectives": ["ckd"], "batch_size": 8, "epochs": 1, "teacher": {}, "data": {}}
     config |= {"student": dict.fromkeys(MODEL_KEYS), "optimizer": {}}
     write_run(tmp_path / "a", config, scores=[("test", {}), ("val", {})])

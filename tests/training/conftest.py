@@ -9,11 +9,14 @@ import optax
 import pytest
 
 from configs import student as student_config
+from configs import teacher as teacher_config
 from fairkd_jax.data.augment import Augmentation, augment
 from fairkd_jax.models import EfficientNet
-from fairkd_jax.models.architecture import Architecture, Stage
+from fairkd_jax.models.architecture import ARCHITECTURES, Architecture, Stage
 from fairkd_jax.objectives import Spec, create_objective
+from fairkd_jax.training import train
 from fairkd_jax.training.step import init_state, make_train_step
+from tests.models.toy import STEMS
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -23,7 +26,10 @@ def quick_compilation():
     Most of the time goes into compiling programs that run for some steps only.
     """
     jax.config.update("jax_disable_most_optimizations", True)
+    ARCHITECTURES.update(STEMS)
     yield
+    for name in STEMS:
+        del ARCHITECTURES[name]
     jax.config.update("jax_disable_most_optimizations", False)
 
 
@@ -111,9 +117,16 @@ def make_batch():
     return batch
 
 
-@pytest.fixture(scope="session")
-def data_directory(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
+@pytest.fixture(scope="package")
+def taught(make_config, make_once):
+    """A teacher that is worth learning from, of another width than the student; it is only read."""
+
+    def make(workdir):
+        config = make_config(teacher_config, epochs=4, batch_size=64)
+        config.student.architecture = config.teacher.architecture
+        train(config, workdir, devices=jax.devices()[:1])
+
+    return make_once("teacher", make)
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +134,7 @@ def make_config(data_directory):
     def make(module=student_config, **changes):
         config = module.get_config()
         config.data.directory, config.data.size, config.data.image_size = data_directory, 16, 16
-        config.teacher.architecture = "efficientnet_tiny"
+        config.student.architecture, config.teacher.architecture = "stem", "wide_stem"
         config.epochs = config.teacher.epochs = 2
         config.batch_size, config.log_every_steps = 256, 2
         config.optimizer.warmup_epochs = 0.5

@@ -2,13 +2,10 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,10 +15,10 @@ from configs import student
 from fairkd_jax.errors import UsageError
 from fairkd_jax.training import cluster, evaluate_run, stop, train
 from fairkd_jax.training.sharding import make_mesh
+from tests.programs import ROOT, command, environment
 
-ROOT = Path(__file__).parents[2]
 TINY = {
-    "student.architecture": "efficientnet_tiny",
+    "student.architecture": "stem",
     "data.size": 16,
     "data.image_size": 16,
     "epochs": 5,
@@ -128,17 +125,11 @@ def test_what_is_asked_during_the_last_step_is_not_forgotten(monkeypatch):
 
 
 @pytest.fixture
-def start(tmp_path, pytestconfig):
+def start(data_directory):
     """Starts the two processes of a tiny run, with a device each; none outlives the test."""
-    environment = os.environ | {
-        "FAIRKD_DATA": str(tmp_path / "data"),
-        "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(pytestconfig.cache.mkdir("jax")),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # it runs for seconds
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "train.py", "--config=configs/student.py"]
-    command += [f"--config.{key}={value}" for key, value in TINY.items()]
+    variables = environment(FAIRKD_DATA=data_directory, JAX_NUM_CPU_DEVICES=1)
+    options = [f"--config.{key}={value}" for key, value in TINY.items()]
+    line = command("train.py", "--config=tests/training/stem_student.py", *options)
     with contextlib.ExitStack() as stack:
 
         def start(workdir):
@@ -149,9 +140,9 @@ def start(tmp_path, pytestconfig):
             found = []
             for number in range(2):
                 process = subprocess.Popen(
-                    [*command, *own, f"--process_id={number}"],
+                    [*line, *own, f"--process_id={number}"],
                     cwd=ROOT,
-                    env=environment,
+                    env=variables,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
@@ -168,7 +159,7 @@ def ended(processes):
     return [process.returncode for process in processes], printed
 
 
-def test_two_processes_stop_together_and_learn_what_one_does(start, tmp_path):
+def test_two_processes_stop_together_and_learn_what_one_does(start, data_directory, tmp_path):
     """One of them is told to stop; started again, they go on to what one process with two devices learns."""
     two, one = tmp_path / "two", tmp_path / "one"
     both = start(two)
@@ -187,7 +178,7 @@ def test_two_processes_stop_together_and_learn_what_one_does(start, tmp_path):
     assert ["top-1 accuracy" in text for text in printed] == [True, False]
     config = student.get_config()
     config.update_from_flattened_dict(TINY)
-    config.data.directory = str(tmp_path / "data")
+    config.data.directory = data_directory
     train(config, one, devices=jax.devices()[:2])
     evaluate_run(one, devices=jax.devices()[:2])
     texts = [(run / "metrics.jsonl").read_text() for run in (two, one)]

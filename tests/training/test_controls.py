@@ -35,6 +35,14 @@ def batch_of(rng, size=32, skew=0.8):
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optimized():
+    """Thousands of steps run here: quick ones are worth their compilation."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="module")
 def student(make_task):
     """Trains with a lambda and a seed; the group may be shuffled. One program serves all."""
@@ -45,7 +53,6 @@ def student(make_task):
         flip=False,
         rate=0.0,
     )
-    step = jax.jit(task.step, donate_argnums=0)
     init = jax.jit(task.init)
     predict = jax.jit(
         lambda state, image: task.student.apply(
@@ -53,18 +60,23 @@ def student(make_task):
         )
     )
 
+    @jax.jit
+    def learn(state, batches, weights):
+        def update(state, batch):
+            state, metrics = task.step(state, task.teacher_variables, batch, weights)
+            return state, metrics["adversary/accuracy"]
+
+        return jax.lax.scan(update, state, batches)
+
     def train(strength, seed=0, placebo=False):
         rng, shuffle = np.random.default_rng(seed), np.random.default_rng(seed + 1)
-        state = init().replace(seed=jnp.uint32(seed))
+        batches = [batch_of(rng) for _ in range(STEPS)]
+        for batch in batches if placebo else ():
+            batch["group"] = shuffled_within_class(shuffle, batch["label"], batch["group"])
+        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
         weights = {"cross_entropy": jnp.float32(1), "adversary": jnp.float32(strength)}
-        accuracy = []
-        for _ in range(STEPS):
-            batch = batch_of(rng)
-            if placebo:
-                batch["group"] = shuffled_within_class(shuffle, batch["label"], batch["group"])
-            state, metrics = step(state, task.teacher_variables, batch, weights)
-            accuracy.append(metrics["adversary/accuracy"])
-        right, known = np.sum(jax.device_get(accuracy[-30:]), axis=0)
+        state, accuracy = learn(init().replace(seed=jnp.uint32(seed)), stacked, weights)
+        right, known = np.sum(np.array(accuracy)[:, -30:], axis=1)
         return (lambda image: predict(state, jnp.float32(image))), right / known
 
     return train

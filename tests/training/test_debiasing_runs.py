@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import placebo, positive_control, teacher
+from configs import placebo, positive_control
 from configs._debiasing import DEBIASING
 from fairkd_jax.training import evaluate_run, experiment, train
 from fairkd_jax.training.sharding import make_mesh
@@ -18,19 +18,10 @@ ONE = jax.devices()[:1]
 WAYS = [way for way in DEBIASING if way != "adv"]  # which test_methods.py trains with every distiller
 
 
-@pytest.fixture(scope="module")
-def taught(make_config, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "teacher"
-    config = make_config(teacher, epochs=2, batch_size=64)
-    config.student.architecture = "efficientnet_mini"
-    train(config, workdir, devices=ONE)
-    return workdir
-
-
-def run(config, taught, workdir, epochs=2):
-    config.teacher.checkpoint, config.teacher.architecture = str(taught), "efficientnet_mini"
+def run(config, taught, workdir, epochs=3):
+    config.teacher.checkpoint, config.teacher.architecture = str(taught), "wide_stem"
     config.batch_size, config.log_every_steps, config.epochs = 64, 1, epochs
-    config.eval_every_epochs = float(epochs)
+    config.eval_every_epochs, config.optimizer.learning_rate = float(epochs), 0.02
     train(config, workdir, devices=ONE)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "loss" in line]
@@ -42,7 +33,10 @@ def values(lines, key):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_student_is_debiased_from_its_config(way, make_config, taught, tmp_path):
-    lines = run(make_config(importlib.import_module(f"configs.ckd_{way}")), taught, tmp_path / "run")
+    config = make_config(importlib.import_module(f"configs.ckd_{way}"))
+    if way == "sampling":  # the tint tells nothing then, and a stem sees no shapes
+        config.student.architecture = "efficientnet_tiny"
+    lines = run(config, taught, tmp_path / "run")
     labels = values(lines, "cross_entropy/loss")
     assert labels[-5:].mean() < 0.9 * labels[:5].mean()
     if way == "ratio":

@@ -19,7 +19,7 @@ from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.config import make_model
 
 ONE = jax.devices()[:1]
-NAME = "efficientnet_tiny"
+NAME = "block"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,8 @@ def moved(before, after):
 
 
 def run(make_config, pretrained, workdir, **changes):
-    config = make_config(student__pretrained=str(pretrained[0]), epochs=1, **changes)
+    changes |= {"student__architecture": NAME, "student__pretrained": str(pretrained[0])}
+    config = make_config(epochs=1, **changes)
     config.optimizer.weight_decay = 0.1
     train(config, workdir, devices=ONE)
     return moved(pretrained[1], student_of(workdir))
@@ -93,7 +94,9 @@ def test_frozen_names_do_not_move(make_config, pretrained, tmp_path):
 )
 def test_patterns_that_freeze_nothing_or_everything_are_refused(make_config, tmp_path, patterns, message):
     with pytest.raises(UsageError, match=re.escape(message)):
-        train(make_config(finetune__frozen=patterns), tmp_path / "run", devices=ONE)
+        train(
+            make_config(student__architecture=NAME, finetune__frozen=patterns), tmp_path / "run", devices=ONE
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -122,7 +125,7 @@ def test_the_head_moves_first(make_config, pretrained, tmp_path):
     assert all(change == 0 for name, change in changes.items() if name.startswith("params/"))
     longer = run(make_config, pretrained, tmp_path / "longer", finetune__head_first_epochs=0.5)
     assert all(change > 0 for name, change in longer.items() if name.startswith("params/"))
-    fresh = make_config(epochs=1)
+    fresh = make_config(student__architecture=NAME, epochs=1)
     train(fresh, tmp_path / "scratch", devices=ONE)
     heads = [student_of(tmp_path / name)["params", "classifier", "kernel"] for name in ("run", "scratch")]
     assert np.abs(np.subtract(*heads)).max() > 0
@@ -130,7 +133,7 @@ def test_the_head_moves_first(make_config, pretrained, tmp_path):
 
 def test_a_teacher_can_start_from_a_file_too(make_config, pretrained, tmp_path):
     config = make_config(ckd, teacher__pretrained=str(pretrained[0]), teacher__learning_rate=1e-6, epochs=1)
-    config.teacher.epochs = 1
+    config.teacher.epochs, config.teacher.architecture = 1, NAME
     train(config, tmp_path / "run", devices=ONE)
     changes = moved(pretrained[1], student_of(tmp_path / "run" / "teacher"))
     assert max(change for name, change in changes.items() if name.startswith("params")) < 1e-4

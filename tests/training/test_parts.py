@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import resource
 import shutil
 import sys
 import time
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.files import write_text
+from fairkd_jax.files import write_arrays, write_text
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.optimizer import make_optimizer, make_schedule
 from fairkd_jax.training.sharding import check_divides, make_mesh, over_batch, over_members, replicated
+from fairkd_jax.training.state import TrainState
 from fairkd_jax.training.workdir import differences
 from fairkd_jax.training.writers import JsonlWriter, Progress, jsonable, tensorboard_writer
 
@@ -56,6 +58,21 @@ def test_unusual_optimizer_settings_are_refused():
         make_optimizer("sgd", schedule, clip_norm=-1.0)
 
 
+@pytest.mark.parametrize("averaged", [False, True])
+def test_what_is_evaluated_and_kept_is_the_average_where_there_is_one(averaged):
+    last, average = ({"params": {"w": f"{kind} w"}, "batch_stats": {"m": f"{kind} m"}} for kind in "ab")
+    state = TrainState(
+        step=3,
+        seed=0,
+        params={"student": last["params"], "adversary": {"w": "c"}},
+        batch_stats=last["batch_stats"],
+        objective_state={},
+        opt_state={},
+        ema=average if averaged else {},
+    )
+    assert state.student_variables() == (average if averaged else last)
+
+
 def test_a_mesh_splits_the_batch_and_copies_the_rest():
     mesh = make_mesh()
     assert (mesh.size, mesh.axis_names) == (8, ("data", "population"))
@@ -76,6 +93,36 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "new \udc80")
     assert path.read_text() == "old"
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size):
+    """A file that grows beyond so many bytes fails in the middle, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("old", ["old", None])
+@pytest.mark.parametrize("write", [write_text, write_arrays])
+def test_a_disk_that_is_full_leaves_what_was_there(write, old, tmp_path):
+    path = tmp_path / "file"
+    if old:
+        path.write_text(old)
+    noise = np.random.default_rng(0).integers(ord(" "), ord("~"), 100_000).astype(np.uint8)
+    content = {"noise": noise} if write is write_arrays else noise.tobytes().decode("ascii")
+    with files_no_larger_than(4096), pytest.raises(OSError, match="File too large"):
+        write(path, content)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({"file": old} if old else {})
+    write(path, content)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    if write is write_arrays:
+        np.testing.assert_array_equal(np.load(path)["noise"], noise)
+    else:
+        assert path.read_text() == content
 
 
 def test_lines_after_the_resumed_step_are_dropped(tmp_path):

@@ -35,16 +35,18 @@ def swept(make_config, **changes):
 
 
 @pytest.fixture(scope="module")
-def lone(make_config, tmp_path_factory):
+def lone(make_config, make_once):
     """Two lone runs that learn from one teacher."""
-    folder = tmp_path_factory.mktemp("lone")
-    config = swept(make_config)
-    train(config, folder / "first", devices=ONE)
-    config = swept(make_config, seed=1)
-    config.adversary.weight = 0.0
-    config.teacher.checkpoint = str(folder / "first" / "teacher")
-    train(config, folder / "second", devices=ONE)
-    return folder
+
+    def make(folder):
+        config = swept(make_config)
+        train(config, folder / "first", devices=ONE)
+        config = swept(make_config, seed=1)
+        config.adversary.weight = 0.0
+        config.teacher.checkpoint = str(folder / "first" / "teacher")
+        train(config, folder / "second", devices=ONE)
+
+    return make_once("lone", make)
 
 
 def last_student(workdir):

@@ -1,9 +1,6 @@
 """A step that does not fit the memory is refused before it begins; one that just fits is given all of it."""
 
-import os
 import platform
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -12,6 +9,7 @@ from fairkd_jax import host_memory
 from fairkd_jax.errors import UsageError
 from fairkd_jax.training import room, train
 from fairkd_jax.training.room import check_room, room_for
+from tests.programs import run_program
 
 GIB = 2.0**30
 ONE = jax.devices()[:1]
@@ -97,10 +95,7 @@ print(kept, freed(), resident() - after)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc")
 def test_the_c_library_gives_memory_back_when_asked():
-    environment = os.environ | {host_memory.VARIABLE: host_memory.SETTING}
-    printed = subprocess.run(
-        [sys.executable, "-c", RETURNED], env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    printed = run_program("-c", RETURNED, **{host_memory.VARIABLE: host_memory.SETTING}).stdout
     kept, returned, grown = map(float, printed.split())
     assert kept > 100
     assert returned < 20

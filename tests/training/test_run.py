@@ -33,11 +33,15 @@ CLOCKS = ("images_per_second", "data_wait_share")  # what a metrics line says of
 
 
 @pytest.fixture(scope="module")
-def finished(make_config, tmp_path_factory):
-    """A run of `student.py` of 8 steps on one device."""
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
-    train(make_config(), workdir, devices=ONE)
-    return workdir
+def finished(make_config, make_once):
+    """A run of `student.py` of 8 steps on one device; it is only read."""
+    return make_once("finished", lambda workdir: train(make_config(), workdir, devices=ONE))
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of it, to train in."""
+    return shutil.copytree(finished, tmp_path / "copied")
 
 
 def lines_of(workdir):
@@ -55,7 +59,7 @@ def last_student(workdir):
 
 def test_a_run_leaves_its_folder(finished):
     config = json.loads((finished / "config.json").read_text())
-    assert config["student"]["architecture"] == "efficientnet_tiny"
+    assert config["student"]["architecture"] == "stem"
     assert config["task"]["group_names"] == ["blue", "orange"]
     lines = lines_of(finished)
     assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8]
@@ -68,19 +72,19 @@ def test_a_run_leaves_its_folder(finished):
     assert best["accuracy"] == pytest.approx(max(validations))
 
 
-def test_a_finished_run_says_so_and_changes_nothing(finished, make_config, capsys):
-    before = (finished / "metrics.jsonl").read_bytes()
-    train(make_config(), finished, devices=ONE)
+def test_a_finished_run_says_so_and_changes_nothing(copied, make_config, capsys):
+    before = (copied / "metrics.jsonl").read_bytes()
+    train(make_config(), copied, devices=ONE)
     assert "this run is complete, 8 steps" in capsys.readouterr().out
-    assert (finished / "metrics.jsonl").read_bytes() == before
+    assert (copied / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_changed_config_is_refused_with_the_keys(finished, make_config):
+def test_a_changed_config_is_refused_with_the_keys(copied, make_config):
     changed = make_config(optimizer__learning_rate=0.1, seed=3)
     with pytest.raises(UsageError, match=r"optimizer\.learning_rate \(was 0\.003, now 0\.1\), seed"):
-        train(changed, finished, devices=ONE)
+        train(changed, copied, devices=ONE)
     with pytest.raises(UsageError, match=r"epochs \(was 2, now 1\)"):
-        train(make_config(epochs=1), finished, devices=ONE)
+        train(make_config(epochs=1), copied, devices=ONE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -202,14 +206,16 @@ def test_divergence_keeps_the_last_good_checkpoint(make_config, tmp_path, monkey
 
 
 @pytest.fixture(scope="module")
-def distilled(make_config, tmp_path_factory):
+def distilled(make_config, make_once):
     """A run of `rkd_adv.py`, its teacher, and its baseline without debiasing, on two devices."""
-    workdir = tmp_path_factory.mktemp("distilled")
-    config = make_config(rkd_adv, optimizer__ema_decay=0.9)
-    train(config, workdir, devices=TWO)
-    baseline = baseline_config(config, workdir / "teacher")
-    train(baseline, workdir / "baseline", name="baseline", devices=TWO)
-    return workdir
+
+    def make(workdir):
+        config = make_config(rkd_adv, optimizer__ema_decay=0.9)
+        train(config, workdir, devices=TWO)
+        baseline = baseline_config(config, workdir / "teacher")
+        train(baseline, workdir / "baseline", name="baseline", devices=TWO)
+
+    return make_once("distilled", make)
 
 
 def test_the_teacher_is_trained_first_and_found_again(distilled, make_config, capsys):

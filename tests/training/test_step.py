@@ -8,11 +8,14 @@ import optax
 import pytest
 
 from fairkd_jax.data.augment import Augmentation, augment
-from fairkd_jax.objectives import ckd, rkd
+from fairkd_jax.models import EfficientNet
+from fairkd_jax.objectives import Spec, ckd, create_objective, rkd
 from fairkd_jax.objectives.perceptron import Perceptron
 from fairkd_jax.training.population import population_step
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
 from fairkd_jax.training.state import purpose_key
+from fairkd_jax.training.step import init_state, make_train_step
+from tests.models.toy import STEM
 
 PLAIN = ("cross_entropy", "ckd", "rkd_distance", "rkd_angle")
 
@@ -225,6 +228,57 @@ def test_random_keys_differ_by_seed_purpose_and_step():
         for step in (0, 1)
     }
     assert len(keys) == 8
+
+
+def test_runs_of_every_seed_see_the_same_images(make_batch):
+    """Student and teacher augment by the seed of the data and the step, whatever the run's own seed is."""
+    model = EfficientNet(STEM, num_classes=4)
+    names = ("cross_entropy", "ckd")
+    common = {
+        "student": model,
+        "objectives": {name: create_objective(name) for name in names},
+        "optimizers": {"student": optax.sgd(0.1)},
+    }
+    spec = Spec(4, 2, STEM.head, STEM.head, np.ones((2, 4), int))
+    shapes = jax.eval_shape(lambda: init_state(**common, spec=spec, image_size=16, seed=0))
+    batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
+
+    def keys_of(data_seed):
+        keys = []
+
+        def seen(key, images):
+            keys.append(jax.random.key_data(key))
+            return images / 255.0
+
+        step = make_train_step(
+            **common,
+            teacher=model,
+            augment=seen,
+            augment_for_teacher=seen,
+            num_groups=2,
+            data_seed=data_seed,
+            total_steps=20,
+            steps_per_epoch=5.0,
+        )
+
+        @jax.jit
+        def at(seed, number):
+            blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            teacher = {"params": blank.params["student"], "batch_stats": blank.batch_stats}
+            step(blank.replace(seed=seed, step=number), teacher, batch, dict.fromkeys(names, jnp.ones(())))
+            return jnp.stack(keys)
+
+        return {
+            (seed, number): np.asarray(at(jnp.uint32(seed), jnp.int32(number))).tolist()
+            for seed in (0, 1, 5)
+            for number in (0, 3)
+        }
+
+    found = [keys_of(data_seed) for data_seed in (0, 5)]
+    for keys in found:
+        for (_, number), (students, teachers) in keys.items():
+            assert students == teachers == keys[0, number][0]
+    assert len({tuple(keys[0, number][0]) for keys in found for number in (0, 3)}) == 4
 
 
 def test_a_member_of_a_population_is_a_lone_student(make_task, make_batch):

@@ -1,0 +1,65 @@
+"""Tables of evaluations: every number stands in the row and the column that say what it is."""
+
+from fairkd_jax.report import tables
+
+# What a row, or a column, is called -> the key of a summary.
+ROWS = {
+    "top-1 accuracy": "accuracy",
+    "recall (weighted)": "recall",
+    "precision (weighted)": "precision",
+    "F1 (weighted)": "f1",
+    "recall (macro)": "macro_recall",
+    "worst class and group recall": "worst_group_recall",
+    "mean absolute disparity": "mean_abs_disparity",
+    "by chance alone, if unbiased": "floor",
+    "corrected for chance": "corrected_mean_abs_disparity",
+    "p value of no bias at all": "any_bias_p",
+    "largest disparity": "max_abs_disparity",
+}
+COLUMNS = ("accuracy", "worst_group_recall", "mean_abs_disparity", "floor", "corrected_mean_abs_disparity")
+TITLES = ("top-1 accuracy", "worst recall", "disparity", "by chance", "corrected", "its 95 % interval")
+
+
+def summary(first):
+    """A model's summary, in which no two numbers are the same."""
+    numbers = {key: first + place / 1000 for place, key in enumerate(ROWS.values())}
+    described = {"objectives": {"cross_entropy": 1.0}, "balancing": [], "architecture": "toy", "num_gaps": 3}
+    interval = {"corrected_interval": [first + 0.05, first + 0.06]}
+    return numbers | interval | described | {"parameters": 1000, "alarms": {"raised": []}}
+
+
+def cells(line, title_width):
+    return line[:title_width].strip(), line[title_width:].split()
+
+
+def test_each_row_of_a_comparison_shows_what_it_says():
+    models = {"student": summary(0.2), "baseline": summary(0.5), "teacher": summary(0.1)}
+    change = {"percent": 12.5, "corrected_percent": -7.5}
+    text = tables.comparison(models | {"inflation": {"student": change}})
+    head, _, *lines = text.splitlines()
+    assert head.split() == ["teacher", "student", "baseline"]
+    width = max(map(len, ROWS)) + 2
+    rows = [cells(line, width) for line in lines]
+    # Behind these rows, one of which is called the same.
+    inflation = [values for _, values in rows[-2:]]
+    assert inflation == [["+12.5", "%"], ["-7.5", "%"]]
+    found = dict(rows[:-2])
+    order = [models[name] for name in head.split()]
+    for title, key in ROWS.items():
+        assert found[title] == [f"{model[key]:.4f}" for model in order], title
+    ends = [f"{end:.4f}" for model in order for end in model["corrected_interval"]]
+    assert [word for word in found["its 95 % interval"] if word != "to"] == ends
+
+
+def test_each_column_of_a_population_shows_what_it_says():
+    evaluations = {f"seed={n}": {"student": summary(0.1 * n), "teacher": summary(0.7)} for n in (2, 5)}
+    head, _, *lines = tables.members(evaluations).splitlines()
+    places = [head.index(title) for title in TITLES]
+    assert places == sorted(places)
+    shown = {line.split()[0]: line.split()[1:] for line in lines}
+    expected = {"teacher": summary(0.7)} | {name: one["student"] for name, one in evaluations.items()}
+    assert list(shown) == list(expected)
+    for name, model in expected.items():
+        low, high = model["corrected_interval"]
+        numbers = [f"{model[key]:.4f}" for key in COLUMNS]
+        assert shown[name] == [*numbers, f"{low:.4f}", "to", f"{high:.4f}"]
