@@ -27,7 +27,7 @@ STEMS = {"stem": STEM, "wide_stem": replace(STEM, stem=12, head=24), "block": BL
 
 
 def images(batch, height=16, width=16):
-    return jax.random.normal(jax.random.key(7), (batch, height, width, 3))
+    return jnp.float32(np.random.default_rng(7).normal(size=(batch, height, width, 3)))
 
 
 def random_variables(module, *args, spread=0.0):

@@ -47,6 +47,12 @@ def toy(head, rate):
     return EfficientNet(architecture, CLASSES)
 
 
+@functools.cache
+def teacher_variables(rate):
+    """The variables of every task's teacher."""
+    return jax.jit(toy(32, rate).init)(jax.random.key(1), jnp.zeros((1, SIZE, SIZE, 3)))
+
+
 class Task:
     """Builds the step of a small run; keyword arguments replace its parts."""
 
@@ -66,8 +72,7 @@ class Task:
         self.student, self.teacher = toy(24, rate).clone(group_heads=group_heads), toy(32, rate)
         objectives = {name: create_objective(name, **(options or {}).get(name, {})) for name in names}
         optimizers = optimizers or {"student": optax.sgd(0.01), "adversary": optax.sgd(0.1)}
-        image = jnp.zeros((1, SIZE, SIZE, 3))
-        self.teacher_variables = self.teacher.init(jax.random.key(1), image)
+        self.teacher_variables = teacher_variables(rate)
         spec = Spec(
             CLASSES,
             len(counts),

@@ -31,7 +31,7 @@ class Once:
             Augmentation(flip=True),
             size=batch["image"].shape[1],
         )
-        self.teacher = task.teacher.apply(task.teacher_variables, self.images)
+        self.teacher = jax.jit(task.teacher.apply)(task.teacher_variables, self.images)
         self.after, self.metrics = jax.jit(task.step)(
             self.state, task.teacher_variables, self.batch, task.weights
         )
@@ -91,8 +91,8 @@ def test_a_ratio_is_the_ratio_that_was_asked_for(make_task, make_batch, weight):
     assert float(pulled / taught) == pytest.approx(weight * ramp(0.1), rel=1e-4)
     assert float(once.metrics["adversary/strength"][0]) == pytest.approx(weight * ramp(0.1), rel=1e-5)
     # The direction is the adversary's own, and its learning does not know lambda.
-    gradient = jax.grad(lambda params: sum(once.taught(params)))(once.state.params["student"])
-    own = jax.grad(once.read)(once.state.params["student"])
+    gradient = jax.jit(jax.grad(lambda params: sum(once.taught(params))))(once.state.params["student"])
+    own = jax.jit(jax.grad(once.read))(once.state.params["student"])
     difference = flat(once.moved()) - flat(gradient)
     if weight:
         cosine = difference @ flat(own) / np.linalg.norm(difference) / np.linalg.norm(flat(own))
