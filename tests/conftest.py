@@ -20,10 +20,19 @@ def pytest_configure(config):
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    # Nearly all time goes into compiling programs that run for some steps only.
+    jax.config.update("jax_disable_most_optimizations", True)
     # Many tests compile the same small programs: what one of them compiled serves the other workers, the
     # programs that tests start, other clones, and the next run.
     for name, value in CACHE.items():
         jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Gives back the memory of what a file has compiled; the folder of the cache has it still."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

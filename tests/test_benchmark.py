@@ -11,6 +11,7 @@ from configs import rkd, rkd_adv, student
 from fairkd_jax.benchmarks import debiasing, waiting
 from fairkd_jax.benchmarks.rounds import in_turn, runs_within, seconds_of_one
 from scripts.benchmark import main
+from tests.programs import environment
 
 
 @pytest.mark.parametrize(
@@ -37,11 +38,17 @@ def test_angle_prints_both_forms(capsys):
 
 
 def test_data_measures_decoding_and_each_cache(tmp_path, capsys, monkeypatch):
+    for name, value in environment().items():  # of the training that it starts
+        monkeypatch.setenv(name, value)
     for seed in range(3):
         pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{seed}.jpg")
     monkeypatch.setattr(waiting, "CACHES", ("host",))
-    short = ["--config.epochs=1", "--config.teacher.epochs=1"]
+    short = [
+        "--config.epochs=1",
+        "--config.teacher.epochs=1",
+        "--config.teacher.architecture=efficientnet_tiny",
+    ]
     assert main(["data", "--rounds=1", f"--source={tmp_path}", *short]) == 0
     printed = capsys.readouterr().out
     rates = re.findall(

@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import optax
 import pytest
 from hypothesis import given
@@ -35,14 +34,6 @@ from scripts.benchmark import main
 from tests.models.toy import TOY
 
 TINY = ["--student=efficientnet_tiny", "--teacher=efficientnet_tiny"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """What is tested here is that the figures are made, not what they are."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def figures(arguments, path):

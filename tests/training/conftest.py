@@ -20,17 +20,12 @@ from tests.models.toy import STEMS
 
 
 @pytest.fixture(autouse=True, scope="package")
-def quick_compilation():
-    """What is tested here is what a training does; how exact compiled numbers are is for the other folders.
-
-    Most of the time goes into compiling programs that run for some steps only.
-    """
-    jax.config.update("jax_disable_most_optimizations", True)
+def stems():
+    """Networks that compile in a second, by their names in configs."""
     ARCHITECTURES.update(STEMS)
     yield
     for name in STEMS:
         del ARCHITECTURES[name]
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 BATCH, SIZE, CLASSES = 16, 16, 4
