@@ -111,3 +111,19 @@ def test_names_of_the_real_archive(real_archive):
             counts[split_of(name)] += 1
     assert len(bad) == 5
     assert counts == {"train": 6984, "val": 981, "test": 2035}
+
+
+def test_data_of_other_options_are_never_taken_for_these(faces, tmp_path):
+    """One folder of prepared data serves runs by gender and by race, and of either size."""
+    common = {"directory": tmp_path / "prepared", "source": str(faces(20))}
+    for size in (8, 12):
+        for target, protected in (("age_group", "gender"), ("age_group", "race"), ("race", "gender")):
+            dataset = open_dataset("utkface", **common, size=size, target=target, protected=protected)
+            assert len(dataset.info.group_names) == {"gender": 2, "race": 5}[protected]
+            for name in dataset.info.num_examples:
+                split = dataset.split(name)
+                if len(split):
+                    parsed = [parse_name(one) for one in split.ids]
+                    assert split.labels.tolist() == [one[target] for one in parsed]
+                    assert split.groups.tolist() == [one[protected] for one in parsed]
+                    assert split.images().shape[1:3] == (size, size)
