@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ def environment(**changes):
     """
     found = os.environ | {name.upper(): str(value) for name, value in CACHE.items()}
     found |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
-    found["XLA_FLAGS"] = QUICK
+    found |= {"XLA_FLAGS": QUICK, "RAY_ADDRESS": ""}  # no cluster that this machine may know
     return {name: str(value) for name, value in (found | changes).items() if value is not None}
 
 
@@ -102,6 +103,7 @@ def _become(program, arguments, cwd, folder):
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(folder, name), os.O_CREAT | os.O_WRONLY), number)
     os.chdir(cwd)
+    signal.alarm(300)  # ends what hangs
     sys.argv, sys.path[0] = [program, *arguments], str(Path(program).parent)
     code = 0
     try:

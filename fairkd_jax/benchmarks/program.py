@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fairkd_jax.benchmarks.instructions import Instruction, read_instructions
 from fairkd_jax.benchmarks.rounds import compile_together
 from fairkd_jax.data.augment import preprocess
 from fairkd_jax.models import create_model, fold
@@ -185,13 +184,6 @@ class Program:
 
         self.compile_seconds = time.perf_counter() - start
         self.run = run
-        self._instructions: dict[str, Instruction] | None = None
-
-    def instructions(self) -> dict[str, Instruction]:
-        """The operations of the compiled program, by name; see `Instruction`."""
-        if self._instructions is None:
-            self._instructions = read_instructions(self.compiled.as_text())
-        return self._instructions
 
     def student_variables(self) -> dict[str, Any]:
         """A copy of the student as it is now."""

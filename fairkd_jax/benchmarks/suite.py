@@ -244,9 +244,8 @@ def run(
         start = time.monotonic()
         try:
             document[name] = getattr(suite, name)()
-        except (
-            Exception
-        ) as error:  # the machine may be lent for minutes: the others are measured all the same
+        # The machine may be lent for minutes: whatever it is, the others are measured all the same.
+        except Exception as error:
             document["failed"][name] = traceback.format_exc()
             print(f"== {name} failed: {type(error).__name__}: {str(error).strip()[:500]}", flush=True)
         document["seconds"][name] = time.monotonic() - start

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from fairkd_jax.benchmarks.instructions import Instruction, plain_name
+from fairkd_jax.benchmarks.instructions import Instruction, plain_name, read_instructions
 from fairkd_jax.benchmarks.program import Program
 
 _RUNS = 3
@@ -27,7 +27,7 @@ def longest(program: Program, bytes_per_second: float, count: int = 10) -> list[
       of a run; `share` of all operations' time; `floor_milliseconds`, of the bytes that it reads and writes,
       None where its instruction is not known. On a CPU the time is the sum over threads.
     """
-    instructions = program.instructions()
+    instructions = read_instructions(program.compiled.as_text())
     with tempfile.TemporaryDirectory(prefix="fairkd-profile-") as name:
         with jax.profiler.trace(name):
             program.time(_RUNS)

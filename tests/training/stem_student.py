@@ -1,13 +1,8 @@
-"""configs/student.py with a network that compiles in a second, for the programs that tests start."""
+"""configs/student.py where small networks are known, for the programs that tests start."""
 
-from configs import student
+from configs.student import get_config
 from fairkd_jax.models.architecture import ARCHITECTURES
 from tests.models.toy import STEMS
 
+__all__ = ["get_config"]
 ARCHITECTURES.update(STEMS)
-
-
-def get_config(preset=""):
-    config = student.get_config(preset)
-    config.student.architecture = "stem"
-    return config
