@@ -89,13 +89,13 @@ def test_every_section_runs_on_a_cpu(tmp_path, toy_suite, capsys):
         result["floor_seconds"] / result["seconds"]["fairkd_jax"]
     )
     longest = found["kernels"]["longest"]
-    assert len(longest) == 10
+    assert len(longest) > 10  # more than are printed
     assert [row["milliseconds"] for row in longest] == sorted(
         (row["milliseconds"] for row in longest), reverse=True
     )
     assert any("EfficientNet" in row["from"] for row in longest)
-    assert all(row["floor_milliseconds"] > 0 for row in longest)
-    assert all(row["lax"] > 0 and row["shift"] > 0 and row["floor"] > 0 for row in found["depthwise"])
+    assert all(row["floor_milliseconds"] > 0 for row in longest[:10])
+    assert all(len(row["lax"]) == len(row["shift"]) == 3 and row["floor"] > 0 for row in found["depthwise"])
     for name in ("population", "small_population"):
         (row,) = found[name]
         assert row["members"] == 2
@@ -108,6 +108,24 @@ def test_every_section_runs_on_a_cpu(tmp_path, toy_suite, capsys):
     assert found["data"][0]["data_wait_share"] == pytest.approx(0.0375)  # the first report does not count
     assert found["curves"]["loss_difference"] == 0
     assert "ms, one by one" in capsys.readouterr().out
+
+
+def test_a_peer_that_cannot_run_leaves_the_other_figures(toy_suite, monkeypatch, capsys):
+    asked = []
+
+    def run(settings, *, peers, **options):
+        asked.append(list(peers))
+        if "compiled" in peers:
+            raise UsageError("the peer in PyTorch has stopped")
+        return {"results": list(peers)}
+
+    monkeypatch.setattr(step, "run", run)
+    setting = Setting("step", "toy", "toy", 8, 4, "float32")
+    whole = suite.Suite(setting, SCALE, 1, ("eager", "compiled"), "python", Path())
+    found = whole.step()
+    assert asked == [["eager", "compiled"], ["eager"]]
+    assert found == {"results": ["eager"], "failed_peers": {"compiled": "the peer in PyTorch has stopped"}}
+    assert "without PyTorch compiled: the peer in PyTorch has stopped" in capsys.readouterr().out
 
 
 def test_sections_that_would_not_end_in_time_are_left_out(tmp_path, toy_suite, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from fairkd_jax.models.architecture import Architecture
 from fairkd_jax.ops import depthwise_conv, native
 
 _IMPLEMENTATIONS = ("lax", "shift", "native")
+_PASSES = ("value", "gradient of the image", "gradient of the kernel")
 _ROUND_SECONDS = 0.05
 _MOST_RUNS = 50  # results are made anew for each, before the first of them is given back
 
@@ -40,7 +41,9 @@ def implementations(x: Any, kernel: Any) -> list[str]:
 
 
 def run(model: str, *, size: int, batch: int, dtype: str, rounds: int) -> list[dict[str, Any]]:
-    """Prints milliseconds of value and gradients of each implementation, medians of rounds taken in turn.
+    """Prints milliseconds of the value and of each gradient, medians of rounds in turn.
+
+    The kernels in C++ compute both gradients at once: each of them is given the time of both.
 
     Args:
       model: a name.
@@ -50,53 +53,64 @@ def run(model: str, *, size: int, batch: int, dtype: str, rounds: int) -> list[d
       rounds: how many.
 
     Returns:
-      The same figures in seconds, a dict for each shape. `floor` is of the bytes that must move, at the rate
-      of a pass over memory: input, kernel and output once in the forward pass and in each of two gradients.
+      The same figures in seconds, a dict for each shape, in which each implementation has a dict of its
+      passes. `floor` is of the bytes that one pass must move, at the rate of a pass over memory: it reads two
+      of input, kernel and output, and writes the third.
     """
     architecture = create_model(model, num_classes=2).architecture
     rows, rate = shapes(architecture, size), copy_rate()
     programs = [_layers(row, architecture.padding, batch, jnp.dtype(dtype)) for row in rows]
-    print(f"depthwise convolutions of {model}, {size} px, batch {batch}, {dtype}: ms of value and gradients")
-    print(f"{'size':>4}  {'channels':>8}  {'k':>1}  {'stride':>6}  {'layers':>6}  {'floor':>8}", end="")
-    print("".join(f"  {name:>8}" for name in _IMPLEMENTATIONS))
+    print(f"depthwise convolutions of {model}, {size} px, batch {batch}, {dtype}: ms of a pass")
     compile_together([layer.compile for of_row in programs for layer in of_row.values()])
     for row, of_row in zip(rows, programs, strict=True):
         timers = {n: functools.partial(seconds_of_one, layer, layer.runs()) for n, layer in of_row.items()}
-        medians = {name: statistics.median(times) for name, times in in_turn(timers, rounds).items()}
-        row |= {"floor": next(iter(of_row.values())).bytes / rate} | medians
+        row["floor"] = next(iter(of_row.values())).bytes / rate
+        for key, times in in_turn(timers, rounds).items():
+            name, _, what = key.partition(" ")
+            row.setdefault(name, {})[what] = statistics.median(times)
         of_row.clear()  # and with it, its arrays
-        print(f"{row['size']:4}  {row['channels']:8}  {row['kernel']:1}  {row['stride']:6}", end="")
-        names = ("floor", *_IMPLEMENTATIONS)
-        times = (f"{1e3 * row[name]:8.3f}" if name in row else f"{'-':>8}" for name in names)
-        print(f"  {row['layers']:6}  " + "  ".join(times), flush=True)
+        print(
+            f"{row['size']} px, {row['channels']} channels, {row['kernel']}x{row['kernel']}, stride"
+            f" {row['stride']}, {row['layers']} of them: floor {1e3 * row['floor']:.3f}",
+            flush=True,
+        )
+        for name in _IMPLEMENTATIONS:
+            if name in row:
+                found = ", ".join(f"{what} {1e3 * seconds:.3f}" for what, seconds in row[name].items())
+                print(f"  {name:6}  {found}", flush=True)
     return rows
 
 
 class _Layer:
-    """Value and gradients of one depthwise convolution by one implementation."""
+    """One pass of one depthwise convolution by one implementation."""
 
-    def __init__(self, row: dict[str, Any], padding: Any, batch: int, dtype: jnp.dtype, name: str) -> None:
+    def __init__(
+        self, row: dict[str, Any], padding: Any, batch: int, dtype: jnp.dtype, name: str, what: str
+    ) -> None:
         side, channels, kernel = row["size"], row["channels"], row["kernel"]
-        self._x = jax.ShapeDtypeStruct((batch, side, side, channels), dtype)
-        self._kernel = jax.ShapeDtypeStruct((kernel, kernel, 1, channels), jnp.float32)
-        self._convolve = functools.partial(
+        x = jax.ShapeDtypeStruct((batch, side, side, channels), dtype)
+        weights = jax.ShapeDtypeStruct((kernel, kernel, 1, channels), jnp.float32)
+        convolve = functools.partial(
             depthwise_conv, stride=row["stride"], padding=padding, implementation=name
         )
-        y = jax.eval_shape(self._convolve, self._x, self._kernel)
-        self.bytes = 3 * sum(math.prod(a.shape) * a.dtype.itemsize for a in (self._x, self._kernel, y))
+        y = jax.eval_shape(convolve, x, weights)
+        self.bytes = sum(math.prod(a.shape) * a.dtype.itemsize for a in (x, weights, y))
+        self._shapes = (x, weights, y)
+        self._function = {
+            "value": lambda x, weights, dy: convolve(x, weights),
+            "gradient of the image": lambda x, weights, dy: jax.vjp(lambda x: convolve(x, weights), x)[1](dy),
+            "gradient of the kernel": lambda x, weights, dy: jax.vjp(
+                lambda weights: convolve(x, weights), weights
+            )[1](dy),
+        }[what]
 
     def compile(self) -> None:
         """Compiles it for arrays that are not there yet."""
-
-        def gradients(x: jax.Array, kernel: jax.Array) -> Any:
-            y, pullback = jax.vjp(self._convolve, x, kernel)
-            return y, *pullback(y)
-
-        self._compiled = jax.jit(gradients).lower(self._x, self._kernel).compile()
+        self._compiled = jax.jit(self._function).lower(*self._shapes).compile()
 
     def runs(self) -> int:
         """How many runs make a round, once the arrays are made."""
-        self._arrays = tuple(random_array(a.shape, a.dtype) for a in (self._x, self._kernel))
+        self._arrays = tuple(random_array(a.shape, a.dtype) for a in self._shapes)
         return min(_MOST_RUNS, runs_within(self, _ROUND_SECONDS))
 
     def time(self, runs: int) -> float:
@@ -112,4 +126,6 @@ def _layers(row: dict[str, Any], padding: Any, batch: int, dtype: jnp.dtype) -> 
     channels, kernel = row["channels"], row["kernel"]
     x = jax.ShapeDtypeStruct((batch, row["size"], row["size"], channels), dtype)
     names = implementations(x, jax.ShapeDtypeStruct((kernel, kernel, 1, channels), jnp.float32))
-    return {name: _Layer(row, padding, batch, dtype, name) for name in names}
+    return {
+        f"{name} {what}": _Layer(row, padding, batch, dtype, name, what) for name in names for what in _PASSES
+    }

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,11 +37,11 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="fairkd-step-") as name:
         contestants: dict[str, Any] = {"fairkd_jax": program}
         try:
+            steps = {"fairkd_jax": _warmed("fairkd_jax", program)}
             for mode in peers:
-                peer = TorchPeer(program, python, mode, Path(name))
-                contestants[f"torch {mode}"] = peer
-                result["torch"] = peer.about
-            steps = {key: runs_within(contestant, _ROUND_SECONDS) for key, contestant in contestants.items()}
+                key, peer = f"torch {mode}", TorchPeer(program, python, mode, Path(name))
+                contestants[key], result["torch"] = peer, peer.about
+                steps[key] = _warmed(key, peer)
             timers = {
                 key: functools.partial(seconds_of_one, contestant, steps[key])
                 for key, contestant in contestants.items()
@@ -63,6 +64,15 @@ def measure(
     result["share_of_bandwidth"] = result["bytes"] / second / copy_rate()
     result["share_of_floor"] = result["floor_seconds"] / second
     return result
+
+
+def _warmed(name: str, contestant: Program | TorchPeer) -> int:
+    """How many runs fit a round; says that a contestant is ready, as compiling one can take minutes."""
+    start = time.perf_counter()
+    steps = runs_within(contestant, _ROUND_SECONDS)
+    milliseconds = 1e3 * seconds_of_one(contestant, steps)
+    print(f"{name}: ready in {time.perf_counter() - start:.0f} s; about {milliseconds:.2f} ms", flush=True)
+    return steps
 
 
 def describe_floor(setting: Setting) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fairkd_jax.benchmarks.program import Program
 _RUNS = 3
 
 
-def longest(program: Program, bytes_per_second: float, count: int = 10) -> list[dict[str, Any]]:
+def longest(program: Program, bytes_per_second: float, count: int) -> list[dict[str, Any]]:
     """Traces some runs of a program.
 
     Args:
