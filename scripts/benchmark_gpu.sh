@@ -9,8 +9,9 @@
 # another interpreter and another limit for a call.
 #
 # Nearly all of the time goes to XLA's search for the fastest kernels: with its own settings it had not ended for the
-# step after 290 s on an H100 with 16 cores. The search that compares two compilers for every fusion is therefore off
-# (XLA_FLAGS may say otherwise): where it had ended, it took the one that is used without a search in 94 of 100 cases.
+# step after 290 s on an H100 with 16 cores; without any search, two cores compile it in 40 s. So the search that
+# compares two compilers for every fusion is off (where it had ended, it took the one that is used without it in 94 of
+# 100 cases), and products are cuBLAS's. XLA_FLAGS may say otherwise: with XLA_FLAGS= a call has XLA's own settings.
 # Never dump XLA's modules here: each candidate of the search is one.
 #
 # How many seconds each section may take is in fairkd_jax/benchmarks/suite.py. A section that would not end in time is
@@ -30,7 +31,8 @@ if compgen -G '.whl/*.whl' > /dev/null && [ ! -e "$scratch/site.done" ]; then
 fi
 # The package need not be installed. Both calls share what is compiled; PyTorch needs its half of the memory.
 export PYTHONPATH=$PWD:$scratch/site PYTHONUNBUFFERED=1 JAX_COMPILATION_CACHE_DIR=$scratch/compiled
-export XLA_FLAGS=${XLA_FLAGS---xla_gpu_experimental_enable_fusion_autotuner=false}
+quick="--xla_gpu_experimental_enable_fusion_autotuner=false --xla_gpu_enable_triton_gemm=false"
+export XLA_FLAGS=${XLA_FLAGS-$quick}
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.45}
 exec "$python" scripts/benchmark.py suite --sections "$sections" --minutes "${MINUTES:-5.5}" --rounds 7 \
   --against torch --python "${TORCH_PYTHON:-$python}" --json "$out/suite-$call.json"
