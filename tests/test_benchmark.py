@@ -43,12 +43,12 @@ def test_data_measures_decoding_and_each_cache(tmp_path, capsys, monkeypatch):
     for seed in range(3):
         pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{seed}.jpg")
-    monkeypatch.setattr(waiting, "CACHES", ("host",))
-    short = [
-        "--config.epochs=1",
-        "--config.teacher.epochs=1",
-        "--config.teacher.architecture=efficientnet_tiny",
-    ]
+    monkeypatch.setitem(waiting.run.__kwdefaults__, "caches", ("host",))
+    # The command line of a real one is read in the last test of this file.
+    small = ["--config=tests/training/stem_student.py", "--config.log_every_steps=1"]
+    monkeypatch.setattr(waiting, "_preset", lambda folder, *, large, taught: small)
+    short = [f"--config.{key}" for key in ("student.architecture=stem", "epochs=1", "batch_size=256")]
+    short += ["--config.data.size=16", "--config.data.image_size=16"]
     assert main(["data", "--rounds=1", f"--source={tmp_path}", *short]) == 0
     printed = capsys.readouterr().out
     rates = re.findall(
