@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from fairkd_jax.models import EfficientNet
 from fairkd_jax.models.architecture import ARCHITECTURES, Architecture, Stage
 from fairkd_jax.objectives import Spec, create_objective
 from fairkd_jax.training import train
+from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
 from fairkd_jax.training.step import init_state, make_train_step
 from tests.models.toy import STEMS
 
@@ -76,9 +78,8 @@ class Task:
             counts,
         )
         common = {"student": self.student, "objectives": objectives, "optimizers": optimizers}
-        self.init = functools.partial(
-            init_state, **common, spec=spec, image_size=SIZE, seed=seed, with_ema=ema_decay > 0
-        )
+        initial = functools.partial(init_state, **common, spec=spec, image_size=SIZE, with_ema=ema_decay > 0)
+        self.init, self.init_with = functools.partial(initial, seed=seed), initial
         self.step = make_train_step(
             **common,
             teacher=self.teacher,
@@ -107,9 +108,68 @@ def batch(seed=0, size=BATCH):
     }
 
 
+@optax.inject_hyperparams
+def clipped_sgd(learning_rate, max_norm):
+    """Gradient descent whose settings lie in its state: one compiled step serves them all."""
+    return optax.chain(optax.clip_by_global_norm(max_norm), optax.sgd(learning_rate))
+
+
+class Whole(Task):
+    """The task with all of its parts; one compiled step serves every seed, weight, rate and first step."""
+
+    def __init__(self):
+        optimizers = {group: clipped_sgd(0.01, 1e9) for group in ("student", "adversary")}
+        super().__init__(optimizers=optimizers, ema_decay=0.9, options={"adversary": {"warmup": 0.49}})
+        self._steps = {}
+        self._start = jax.jit(self.init_with)
+
+    def start(self, seed=0, at=0, **settings):
+        """The state of a seed before step `at`; `student` and `adversary` are their optimizers' settings."""
+        state = self._start(seed=np.uint32(seed))
+        optimizers = {
+            group: own._replace(hyperparams=own.hyperparams | jax.tree.map(jnp.float32, settings[group]))
+            if group in settings
+            else own
+            for group, own in state.opt_state.items()
+        }
+        return state.replace(step=jnp.int32(at), opt_state=optimizers)
+
+    def run(self, batches, weights=None, mesh=None, again=False, **settings):
+        """Runs the compiled step over the batches; returns the last state and the metrics of each step.
+
+        With `again`, every step is the one at which the run starts, with the keys of that step.
+        """
+        mesh = mesh or make_mesh(jax.devices()[:1])
+        if mesh not in self._steps:
+            # Whatever else is new, nothing is compiled again.
+            traced_once = chex.assert_max_traces(lambda *arguments: self.step(*arguments), 1)
+            self._steps[mesh] = jax.jit(traced_once, donate_argnums=0)
+        everywhere = replicated(mesh)
+        first = self.start(**settings)
+        number = jax.device_put(first.step, everywhere)
+        state = jax.device_put(first, everywhere)
+        teacher = jax.device_put(self.teacher_variables, everywhere)
+        given = {name: jnp.float32(value) for name, value in (weights or {}).items()}
+        weights = jax.device_put(self.weights | given, everywhere)
+        history = []
+        for batch in batches:
+            arrays = to_global(batch, over_batch(mesh))
+            if again:
+                state = state.replace(step=jnp.copy(number))
+            with jax.transfer_guard("disallow"):
+                state, metrics = self._steps[mesh](state, teacher, arrays, weights)
+            history.append(jax.device_get(metrics))
+        return jax.device_get(state), history
+
+
 @pytest.fixture(scope="session")
 def make_task():
     return Task
+
+
+@pytest.fixture(scope="session")
+def whole():
+    return Whole()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from fairkd_jax.models import EfficientNet
 from fairkd_jax.objectives import Spec, ckd, create_objective, rkd
 from fairkd_jax.objectives.perceptron import Perceptron
 from fairkd_jax.training.population import population_step
-from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
+from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.state import purpose_key
 from fairkd_jax.training.step import init_state, make_train_step
 from tests.models.toy import STEM
@@ -20,22 +20,9 @@ from tests.models.toy import STEM
 PLAIN = ("cross_entropy", "ckd", "rkd_distance", "rkd_angle")
 
 
-def run(task, batches, weights=None, mesh=None):
-    """Runs the compiled step over the batches; returns the state and the metrics of each step."""
-    mesh = mesh or make_mesh(jax.devices()[:1])
-    everywhere = replicated(mesh)
-    chex.clear_trace_counter()
-    step = jax.jit(chex.assert_max_traces(task.step, 1), donate_argnums=0)
-    state = jax.jit(task.init, out_shardings=everywhere)()
-    teacher = jax.device_put(task.teacher_variables, everywhere)
-    weights = jax.device_put(weights or task.weights, everywhere)
-    history = []
-    for batch in batches:
-        arrays = to_global(batch, over_batch(mesh))
-        with jax.transfer_guard("disallow"):
-            state, metrics = step(state, teacher, arrays, weights)
-        history.append(jax.device_get(metrics))
-    return jax.device_get(state), history
+def ramp(at):
+    """Lambda's factor at a step of the whole task."""
+    return 2 / (1 + np.exp(-10 * (at / 20 - 0.49) / 0.51)) - 1
 
 
 def largest_difference(a, b):
@@ -47,128 +34,122 @@ def batches(make_batch):
     return [make_batch(seed) for seed in range(4)]
 
 
-def test_lambda_zero_is_the_undebiased_student_bit_for_bit(make_task, batches):
-    clip = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(1e-3))
-    task = make_task(optimizers={"student": clip, "adversary": clip}, ema_decay=0.9)
-    zero, _ = run(task, batches, task.weights | {"adversary": jnp.float32(0.0)})
-    # The same program with an adversary that learns something else entirely.
-    other = make_task(optimizers={"student": clip, "adversary": optax.sgd(0.0)}, ema_decay=0.9)
-    still, _ = run(other, batches, task.weights | {"adversary": jnp.float32(0.0)})
+def test_lambda_zero_is_the_undebiased_student_bit_for_bit(whole, make_task, batches):
+    clipped = {"student": {"max_norm": 0.5}}
+    zero, history = whole.run(batches, {"adversary": 0.0}, at=10, **clipped)
+    # An adversary that learns something else entirely.
+    still, _ = whole.run(batches, {"adversary": 0.0}, at=10, adversary={"learning_rate": 0.0}, **clipped)
+    assert largest_difference(zero.params["adversary"], still.params["adversary"]) > 1e-5
     chex.assert_trees_all_equal(zero.params["student"], still.params["student"])
     chex.assert_trees_all_equal(zero.ema, still.ema)
+    assert min(metrics["student/gradient_norm"][0] for metrics in history) > 0.5  # all of them are clipped
     # And another program that has no adversary at all.
-    without, _ = run(make_task(PLAIN, optimizers={"student": clip}, ema_decay=0.9), batches)
+    clip = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.01))
+    task = make_task(PLAIN, optimizers={"student": clip}, ema_decay=0.9)
+    step, without = jax.jit(task.step), jax.jit(task.init)().replace(step=jnp.int32(10))
+    for batch in batches:
+        without, _ = step(without, task.teacher_variables, batch, task.weights)
     assert largest_difference(zero.params["student"], without.params["student"]) < 1e-6
 
 
-def test_lambda_acts_after_the_warmup_only(make_task, batches):
-    task = make_task(total_steps=4, options={"adversary": {"warmup": 0.5}})
-    weights = task.weights | {"adversary": jnp.float32(20.0)}
-    plain, plain_history = run(task, batches, task.weights | {"adversary": jnp.float32(0.0)})
-    debiased, history = run(task, batches, weights)
+def test_lambda_acts_after_the_warmup_only(whole, batches):
+    """The warmup ends before step 10 of 20."""
+    plain, plain_history = whole.run(batches, {"adversary": 0.0}, at=7)
+    debiased, history = whole.run(batches, {"adversary": 20.0}, at=7)
     strengths = [metrics["adversary/strength"][0] for metrics in history]
     np.testing.assert_allclose(strengths[:3], 0.0, atol=1e-6)
-    assert strengths[3] == pytest.approx(20 * (2 / (1 + np.exp(-5)) - 1), rel=1e-5)
+    assert strengths[3] == pytest.approx(20 * ramp(10), rel=1e-5)
     assert history[2]["loss"] == plain_history[2]["loss"]
     assert largest_difference(plain.params["student"], debiased.params["student"]) > 1e-4
     # The adversary's own learning does not know lambda: until the student differs, it is the same.
     assert history[3]["adversary/loss"] == plain_history[3]["adversary/loss"]
 
 
-def test_one_adversary_step_lowers_its_own_loss(make_task, batches):
-    frozen = {"student": optax.sgd(0.0), "adversary": optax.sgd(0.05)}
-    task = make_task(("cross_entropy", "adversary"), optimizers=frozen, flip=False)
-    _, history = run(task, batches[:1] * 5)
+def test_one_adversary_step_lowers_its_own_loss(whole, batches):
+    frozen = {"student": {"learning_rate": 0.0}, "adversary": {"learning_rate": 0.05}}
+    _, history = whole.run(batches[:1] * 5, again=True, **frozen)
     losses = [metrics["adversary/loss"][0] for metrics in history]
     assert np.all(np.diff(losses) < 0)
 
 
-def test_the_student_moves_against_the_adversary(make_task, batches):
+def test_the_student_moves_against_the_adversary(whole, batches):
     """Descending the reversed gradient alone makes the adversary's loss grow."""
-    task = make_task(
-        ("cross_entropy", "adversary"),
-        optimizers={"student": optax.sgd(1e-3), "adversary": optax.sgd(0.0)},
-        options={"adversary": {"warmup": 0.0}},
-    )
-    weights = {"cross_entropy": jnp.float32(0.0), "adversary": jnp.float32(50.0)}
-    _, history = run(task, batches[:1] * 6, weights)
+    weights = dict.fromkeys(PLAIN, 0.0) | {"adversary": 50.0}
+    rates = {"student": {"learning_rate": 1e-3}, "adversary": {"learning_rate": 0.0}}
+    _, history = whole.run(batches[:1] * 6, weights, at=14, again=True, **rates)
     losses = [metrics["adversary/loss"][0] for metrics in history]
-    assert losses[-1] > losses[1]
+    assert np.all(np.diff(losses) > 0)
 
 
-def test_one_device_and_eight_agree(make_task, make_batch):
-    task = make_task()
+def test_one_device_and_eight_agree(whole, make_batch):
     batches = [make_batch(seed) for seed in range(20)]
-    alone, alone_history = run(task, batches)
-    together, history = run(task, batches, mesh=make_mesh(jax.devices()))
+    alone, alone_history = whole.run(batches)
+    together, history = whole.run(batches, mesh=make_mesh(jax.devices()))
     for name in ("loss", "cross_entropy/loss", "rkd_distance/loss", "rkd_angle/loss", "adversary/loss"):
         assert history[-1][name][0] == pytest.approx(alone_history[-1][name][0], rel=1e-4)
     assert largest_difference(alone.params, together.params) < 1e-5
     assert largest_difference(alone.batch_stats, together.batch_stats) < 1e-4
 
 
-def test_a_step_is_a_function_of_seed_and_step_alone(make_task, batches):
-    one, _ = run(make_task(), batches)
-    again, _ = run(make_task(), batches)
-    other, _ = run(make_task(seed=1), batches)
+def test_a_step_is_a_function_of_seed_and_step_alone(whole, batches):
+    one, _ = whole.run(batches)
+    again, _ = whole.run(batches)
+    other, _ = whole.run(batches, seed=1)
     chex.assert_trees_all_equal(one, again)
     assert largest_difference(one.params["student"], other.params["student"]) > 1e-3
 
 
-def test_every_group_moves_but_the_teacher_gets_no_gradient(make_task, make_batch):
-    task = make_task()
-    state = jax.jit(task.init)()
-    batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
-    after, metrics = jax.jit(task.step)(state, task.teacher_variables, batch, task.weights)
+def test_every_group_moves_but_the_teacher_gets_no_gradient(whole, make_batch):
+    state = whole.start(at=14)
+    after, (metrics,) = whole.run([make_batch()], at=14)
     for group in ("student", "adversary"):
         assert metrics[f"{group}/gradient_norm"][0] > 0
         chex.assert_trees_all_equal_shapes_and_dtypes(state.params[group], after.params[group])
         assert largest_difference(state.params[group], after.params[group]) > 0
+    batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
 
     def loss(teacher_variables):
-        _, metrics = task.step(state, teacher_variables, batch, task.weights)
+        _, metrics = whole.step(state, teacher_variables, batch, whole.weights)
         return metrics["loss"][0]
 
-    gradient = jax.jit(jax.grad(loss))(task.teacher_variables)
+    gradient = jax.jit(jax.grad(loss))(whole.teacher_variables)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
-def test_the_gradient_is_that_of_the_weighted_sum(make_task, make_batch):
+def test_the_gradient_is_that_of_the_weighted_sum(whole, make_batch):
     """Differentiating at the outputs and pulling back once equals differentiating the whole sum."""
-    task = make_task(options={"adversary": {"warmup": 0.0}})
-    state = jax.jit(task.init)().replace(step=jnp.int32(7))
+    at = 13
+    state = whole.start(at=at)
     batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
     label, group = batch["label"], batch["group"]
-    images = augment(
-        purpose_key(0, "augment", 7), batch["image"], Augmentation(flip=True), size=batch["image"].shape[1]
-    )
-    teacher = task.teacher.apply(task.teacher_variables, images)
     reader, table = Perceptron((128, 128), 2), state.objective_state["adversary"]["weights"]
 
     def total(params):
-        outputs, _ = task.student.apply(
+        key = purpose_key(0, "augment", at)
+        images = augment(key, batch["image"], Augmentation(flip=True), size=batch["image"].shape[1])
+        teacher = whole.teacher.apply(whole.teacher_variables, images)
+        outputs, _ = whole.student.apply(
             {"params": params, "batch_stats": state.batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": purpose_key(0, "dropout", 7)},
+            rngs={"dropout": purpose_key(0, "dropout", at)},
         )
         features = jnp.concatenate([outputs.embedding, jax.nn.one_hot(label, 4)], axis=1)
         nats = optax.softmax_cross_entropy_with_integer_labels(
             reader.apply({"params": state.params["adversary"]}, features), group
         )
         weight = table[group, label]
-        strength = 2 / (1 + np.exp(-10 * 7 / 20)) - 1
         return (
             optax.softmax_cross_entropy_with_integer_labels(outputs.logits, label).mean()
             + 0.9 * ckd.kl_divergence(outputs.logits, teacher.logits, 4.0).mean()
             + 25 * rkd.distance_loss(outputs.embedding, teacher.embedding)
             + 50 * rkd.angle_loss(outputs.embedding, teacher.embedding)
-            - strength * (weight * nats).sum() / weight.sum()
+            - ramp(at) * (weight * nats).sum() / weight.sum()
         )
 
     expected = jax.jit(jax.grad(total))(state.params["student"])
-    after, _ = jax.jit(task.step)(state, task.teacher_variables, batch, task.weights)
+    after, _ = whole.run([make_batch()], at=at)
     moved = jax.tree.map(lambda a, b: (b - a) / 0.01, after.params["student"], state.params["student"])
     scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     assert largest_difference(expected, moved) < 1e-4 * scale
@@ -181,12 +162,17 @@ def test_the_gradient_ratio_counts_what_comes_through_the_head(make_task, make_b
     task = make_task(("cross_entropy", "ckd", "adversary"), options=options, rate=0.0)
     state = jax.jit(task.init)().replace(step=jnp.int32(7))
     batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
-    images = augment(
-        purpose_key(0, "augment", 7), batch["image"], Augmentation(flip=True), size=batch["image"].shape[1]
-    )
     variables = {"params": state.params["student"], "batch_stats": state.batch_stats}
-    outputs, _ = task.student.apply(variables, images, train=True, mutable=["batch_stats"])
-    teacher = task.teacher.apply(task.teacher_variables, images)
+
+    @jax.jit
+    def seen(pixels):
+        images = augment(
+            purpose_key(0, "augment", 7), pixels, Augmentation(flip=True), size=batch["image"].shape[1]
+        )
+        outputs, _ = task.student.apply(variables, images, train=True, mutable=["batch_stats"])
+        return outputs, task.teacher.apply(task.teacher_variables, images)
+
+    outputs, teacher = seen(batch["image"])
     head = state.params["student"]["classifier"]
     reader, table = Perceptron((128, 128), 2), state.objective_state["adversary"]["weights"]
 
@@ -203,21 +189,23 @@ def test_the_gradient_ratio_counts_what_comes_through_the_head(make_task, make_b
         weight = table[batch["group"], batch["label"]]
         return (2 / (1 + np.exp(-10 * 7 / 20)) - 1) * (weight * nats).sum() / weight.sum()
 
-    norms = [np.linalg.norm(jax.grad(f)(outputs.embedding)) for f in (pulled, taught)]
+    norms = [np.linalg.norm(jax.jit(jax.grad(f))(outputs.embedding)) for f in (pulled, taught)]
     _, metrics = jax.jit(task.step)(state, task.teacher_variables, batch, task.weights)
     np.testing.assert_allclose(metrics["gradient_ratio"], norms, rtol=1e-3)
 
 
-def test_the_average_follows_the_student(make_task, batches):
-    task = make_task(ema_decay=0.5)
-    state, _ = run(task, batches[:1])
-    first = jax.jit(task.init)()
-    rate = 1 - min(0.5, 1 / 10)
-    expected = jax.tree.map(
-        lambda old, new: old + rate * (new - old), first.params["student"], state.params["student"]
-    )
-    chex.assert_trees_all_close(state.ema["params"], expected, rtol=1e-5, atol=1e-7)
-    assert state.student_variables()["params"] is state.ema["params"]
+def test_the_average_follows_the_student(whole, batches):
+    """With the decay that was asked for, and more quickly in the first steps."""
+    for at, decay in ((0, 1 / 10), (1000, 0.9)):
+        first = whole.start(at=at)
+        state, _ = whole.run(batches[:1], at=at)
+        expected = jax.tree.map(
+            lambda old, new, decay=decay: old + (1 - decay) * (new - old),
+            first.params["student"],
+            state.params["student"],
+        )
+        chex.assert_trees_all_close(state.ema["params"], expected, rtol=1e-5, atol=1e-7)
+        assert state.student_variables()["params"] is state.ema["params"]
 
 
 def test_random_keys_differ_by_seed_purpose_and_step():
@@ -281,31 +269,22 @@ def test_runs_of_every_seed_see_the_same_images(make_batch):
     assert len({tuple(keys[0, number][0]) for keys in found for number in (0, 3)}) == 4
 
 
-def test_a_member_of_a_population_is_a_lone_student(make_task, make_batch):
+def test_a_member_of_a_population_is_a_lone_student(whole, make_batch):
     """With the losses, dropout and stochastic depth of its own seed, after twenty steps of SGD."""
     weights = [{"adversary": 0.5}, {"adversary": 2.0}, {"ckd": 0.3}]
-    tasks = [make_task(seed=seed) for seed in range(3)]
-    every = [
-        task.weights | {k: jnp.float32(v) for k, v in w.items()}
-        for task, w in zip(tasks, weights, strict=True)
-    ]
-    lone = jax.jit(tasks[0].step)
-    together = jax.jit(population_step(tasks[0].step))
-    states = [jax.jit(task.init)() for task in tasks]
+    batches = [make_batch(seed) for seed in range(20)]
+    together = jax.jit(population_step(whole.step))
+    states = [whole.start(seed=seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states).replace(step=states[0].step)
+    every = [whole.weights | {k: jnp.float32(v) for k, v in own.items()} for own in weights]
     stacked_weights = jax.tree.map(lambda *leaves: jnp.stack(leaves), *every)
-    for number in range(20):
-        batch = make_batch(seed=number)
-        results = [
-            lone(state, tasks[0].teacher_variables, batch, own)
-            for state, own in zip(states, every, strict=True)
-        ]
-        states = [state for state, _ in results]
-        stacked, metrics = together(stacked, tasks[0].teacher_variables, batch, stacked_weights)
+    for batch in batches:
+        stacked, metrics = together(stacked, whole.teacher_variables, batch, stacked_weights)
     assert stacked.step == 20
-    for member, (state, numbers) in enumerate(results):
+    for member, own in enumerate(weights):
+        state, history = whole.run(batches, own, seed=member)
         for name in ("cross_entropy/loss", "rkd_angle/loss", "adversary/loss"):
-            np.testing.assert_allclose(metrics[name][0][member], numbers[name][0], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(metrics[name][0][member], history[-1][name][0], rtol=1e-4, atol=1e-4)
         jax.tree.map(
             lambda a, b, member=member: np.testing.assert_allclose(a[member], b, atol=1e-4),
             (stacked.params, stacked.batch_stats),
@@ -315,7 +294,7 @@ def test_a_member_of_a_population_is_a_lone_student(make_task, make_batch):
 
 def test_a_population_asks_the_teacher_once(make_task, make_batch):
     """The teacher's share of the operations does not grow with the members."""
-    task = make_task()
+    task = make_task(("cross_entropy", "ckd"))
     batch, teacher = make_batch(), task.teacher_variables
 
     def operations(members, known):
