@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import ckd_adv, rkd_adv, student
+from configs import ckd_adv, student
 from fairkd_jax.errors import UsageError
 from fairkd_jax.training import (
     Diverged,
@@ -27,23 +27,22 @@ from fairkd_jax.training.workdir import read_config
 ONE = jax.devices()[:1]
 
 
-def swept(make_config, **changes):
-    config = make_config(rkd_adv, **changes)
+def swept(make_config, taught, **changes):
+    config = make_config(ckd_adv, **changes)
+    config.teacher.checkpoint = str(taught)
     config.optimizer.name, config.optimizer.learning_rate = "sgd", 0.02
     config.batch_size = 104  # 21 steps
     return config
 
 
 @pytest.fixture(scope="module")
-def lone(make_config, make_once):
+def lone(make_config, make_once, taught):
     """Two lone runs that learn from one teacher."""
 
     def make(folder):
-        config = swept(make_config)
-        train(config, folder / "first", devices=ONE)
-        config = swept(make_config, seed=1)
+        train(swept(make_config, taught), folder / "first", devices=ONE)
+        config = swept(make_config, taught, seed=1)
         config.adversary.weight = 0.0
-        config.teacher.checkpoint = str(folder / "first" / "teacher")
         train(config, folder / "second", devices=ONE)
 
     return make_once("lone", make)
@@ -80,9 +79,8 @@ def assert_same_run(member, other, atol=1e-5):
 
 
 @pytest.fixture
-def population(make_config, lone):
-    config = swept(make_config)
-    config.teacher.checkpoint = str(lone / "first" / "teacher")
+def population(make_config, taught):
+    config = swept(make_config, taught)
     config.population.weights.adversary = (1.0, 0.0)
     config.population.seeds = (0, 1)
     return config
@@ -93,8 +91,8 @@ def of(workdir, weight, seed):
 
 
 def test_a_member_is_its_lone_run(population, lone, tmp_path):
-    """Weights and seeds of their own, on eight devices, two for each member; on one: the next test."""
-    train(population, tmp_path / "run")
+    """Weights and seeds of their own, on four devices, two for each member; on one: the next test."""
+    train(population, tmp_path / "run", devices=jax.devices()[:4])
     assert sorted(path.name for path in (tmp_path / "run" / "members").iterdir()) == sorted(
         folder.name for folder in member_folders(population, tmp_path / "run").values()
     )
@@ -143,11 +141,23 @@ def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monke
     assert steps == [*range(2, 21, 2), 21]
 
 
-@pytest.mark.parametrize("wave_size", [0, 1])
-def test_a_member_that_diverges_leaves_the_others_alone(wave_size, make_config, tmp_path, capsys):
-    """Also where it is all of a wave, and others come after it."""
-    config = make_config(student, log_every_steps=1, checkpoint_every_steps=2)
+def unclipped(make_config, **changes):
+    config = make_config(student, log_every_steps=1, checkpoint_every_steps=2, **changes)
     config.optimizer.name, config.optimizer.clip_norm = "sgd", 0.0
+    return config
+
+
+@pytest.fixture(scope="module")
+def unharmed(make_config, make_once):
+    """A lone run whose learning rate is not too high."""
+    config = unclipped(make_config, optimizer__learning_rate=0.01)
+    return make_once("unharmed", lambda folder: train(config, folder, devices=ONE))
+
+
+@pytest.mark.parametrize("wave_size", [0, 1])
+def test_a_member_that_diverges_leaves_the_others_alone(wave_size, make_config, unharmed, tmp_path, capsys):
+    """Also where it is all of a wave, and others come after it."""
+    config = unclipped(make_config)
     config.population.learning_rates, config.population.wave_size = (1e30, 0.01), wave_size
     with pytest.raises(
         MembersDiverged, match=r"1 of 2 members diverged: optimizer.learning_rate=1e\+30; the others"
@@ -156,13 +166,10 @@ def test_a_member_that_diverges_leaves_the_others_alone(wave_size, make_config, 
     assert error.value.complete == ("optimizer.learning_rate=0.01",)
     good, bad = ((tmp_path / "run" / "members" / f"optimizer.learning_rate={x}") for x in ("0.01", "1e+30"))
     assert "not finite" in (bad / "diverged.txt").read_text()
-    alone = make_config(student, log_every_steps=1, checkpoint_every_steps=2)
-    alone.optimizer.name, alone.optimizer.clip_norm, alone.optimizer.learning_rate = "sgd", 0.0, 0.01
-    train(alone, tmp_path / "alone", devices=ONE)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
         last_student(good),
-        last_student(tmp_path / "alone"),
+        last_student(unharmed),
     )
     # Started again, nothing is trained, and what happened is not forgotten.
     capsys.readouterr()
