@@ -1,5 +1,6 @@
 """A small task with everything a step needs: two tiny models, four objectives, eight images."""
 
+import dataclasses
 import functools
 
 import chex
@@ -15,7 +16,7 @@ from fairkd_jax.data.augment import Augmentation, augment
 from fairkd_jax.models import EfficientNet
 from fairkd_jax.models.architecture import ARCHITECTURES, Architecture, Stage
 from fairkd_jax.objectives import Spec, create_objective
-from fairkd_jax.training import train
+from fairkd_jax.training import experiment, train
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
 from fairkd_jax.training.step import init_state, make_train_step
 from tests.models.toy import STEMS
@@ -204,3 +205,24 @@ def make_config(data_directory):
         return config
 
     return make
+
+
+@pytest.fixture(scope="module")
+def built_once():
+    """Runs of one config share their compiled program, as they do not in processes of their own."""
+    build, programs = experiment.build, {}
+
+    def built(config, dataset, teacher, mesh, name, class_means=None, members=()):
+        whole = config.copy_and_resolve_references()
+        # These two say what the loop does, not what is compiled.
+        whole.checkpoint_every_steps = whole.log_every_steps = 0
+        taught = teacher.fingerprint() if teacher else None
+        key = (whole.to_json(), mesh, name, taught, *(own.to_json() for own in members))
+        if key not in programs:
+            programs[key] = build(config, dataset, teacher, mesh, name, class_means, members)
+        own = {"log_every": config.log_every_steps, "checkpoint_every": config.checkpoint_every_steps}
+        return dataclasses.replace(programs[key], **own)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "build", built)
+        yield

@@ -24,6 +24,7 @@ from fairkd_jax.training.members import members_of
 from fairkd_jax.training.run import _waves
 from fairkd_jax.training.workdir import read_config
 
+pytestmark = pytest.mark.usefixtures("built_once")
 ONE = jax.devices()[:1]
 
 
