@@ -25,6 +25,9 @@ def standardize(logits: jax.Array) -> jax.Array:
       [B, C], at least float32; 0 in rows of equal logits, where the deviation has gradient 0.
     """
     logits = at_least_float32(logits)
+    # Where the compiler computes the mean of equal logits twice, rounded differently (by multiply-add), the
+    # deviation may be 0 and the centred logits not. Of zeros, every mean is 0.
+    logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=1, keepdims=True))
     centred = logits - jnp.mean(logits, axis=1, keepdims=True)
     # Of a sample, as torch computes it: divided by C - 1.
     variance = jnp.sum(centred**2, axis=1, keepdims=True) / (logits.shape[1] - 1)

@@ -1,5 +1,7 @@
 """What every objective must do, whatever it computes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,16 +53,20 @@ def make_inputs(seed=0, scale=1.0):
     )
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=VARIANTS, scope="module")
 def method(request):
+    """An objective's compiled `pull`, its parameters and its state."""
     name, options = VARIANTS[request.param]
     objective = create_objective(name, **options)
-    params, state = objective.init(jax.random.key(0), SPEC)
-    # Not as at the start, where the last layer of a perceptron may be 0.
-    params = jax.tree.map(
-        lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype).reshape(x.shape)), params
-    )
-    return objective, params, state
+
+    @jax.jit
+    def start():
+        params, state = objective.init(jax.random.key(0), SPEC)
+        # Not as at the start, where the last layer of a perceptron may be 0.
+        moved = lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype).reshape(x.shape))  # noqa: E731
+        return jax.tree.map(moved, params), state
+
+    return jax.jit(functools.partial(pull, objective)), *start()
 
 
 def close(a, b, tolerance):
@@ -70,9 +76,8 @@ def close(a, b, tolerance):
 
 
 def test_eight_devices_give_what_one_gives(method):
-    objective, params, state = method
+    run, params, state = method
     inputs = make_inputs()
-    run = jax.jit(lambda params, state, inputs: pull(objective, params, state, inputs))
     alone = jax.device_get(run(params, state, inputs))
     mesh = make_mesh(jax.devices())
     split = lambda leaf: over_batch(mesh) if leaf.shape[:1] == (BATCH,) else replicated(mesh)  # noqa: E731
@@ -87,20 +92,20 @@ def test_eight_devices_give_what_one_gives(method):
 
 
 def test_students_under_vmap_equal_single_ones(method):
-    objective, params, state = method
+    run, params, state = method
     students = [make_inputs(seed).student for seed in range(3)]
     inputs = make_inputs()
     stacked = Outputs(*(jnp.stack(parts) for parts in zip(*students, strict=True)))
-    together = jax.vmap(lambda student: pull(objective, params, state, inputs._replace(student=student)))(
+    together = jax.jit(jax.vmap(lambda student: run(params, state, inputs._replace(student=student))))(
         stacked
     )
     for i, student in enumerate(students):
-        alone = pull(objective, params, state, inputs._replace(student=student))
+        alone = run(params, state, inputs._replace(student=student))
         close(jax.tree.map(lambda x, i=i: x[i], together), alone, 2e-5)
 
 
 def test_half_precision_is_computed_in_float32(method):
-    objective, params, state = method
+    run, params, state = method
     inputs = make_inputs()
     halved = inputs._replace(
         student=Outputs(*(x.astype(jnp.bfloat16) for x in inputs.student)),
@@ -110,13 +115,13 @@ def test_half_precision_is_computed_in_float32(method):
         student=Outputs(*(x.astype(jnp.float32) for x in halved.student)),
         teacher=Outputs(*(x.astype(jnp.float32) for x in halved.teacher)),
     )
-    low, high = (pull(objective, params, state, x) for x in (halved, widened))
+    low, high = (run(params, state, x) for x in (halved, widened))
     assert low.value.dtype == jnp.float32
     np.testing.assert_allclose(low.value, high.value, rtol=1e-6)
 
 
 def test_masked_rows_do_not_matter(method):
-    objective, params, state = method
+    run, params, state = method
     inputs = make_inputs()
     mask = inputs.batch["mask"].at[-3:].set(0.0)
     masked = inputs._replace(batch=inputs.batch | {"mask": mask})
@@ -124,21 +129,21 @@ def test_masked_rows_do_not_matter(method):
         student=Outputs(*(x.at[-3:].set(1e4) for x in masked.student)),
         teacher=Outputs(*(x.at[-3:].set(-1e4) for x in masked.teacher)),
     )
-    plain, changed = (pull(objective, params, state, x) for x in (masked, junk))
+    plain, changed = (run(params, state, x) for x in (masked, junk))
     np.testing.assert_allclose(plain.value, changed.value, rtol=1e-5)
     close(plain.gradient, changed.gradient, 1e-5)
     assert not any(np.asarray(x)[-3:].any() for x in changed.cotangent)
 
 
 def test_losses_and_gradients_are_finite_at_extremes(method):
-    objective, params, state = method
+    run, params, state = method
     even = make_inputs()
     even = even._replace(
         student=Outputs(*(jnp.ones_like(x) for x in even.student)),
         teacher=Outputs(*(jnp.zeros_like(x) for x in even.teacher)),
     )
     for inputs in (make_inputs(scale=1e4), even):
-        found = pull(objective, params, state, inputs)
+        found = run(params, state, inputs)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
