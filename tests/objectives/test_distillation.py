@@ -81,7 +81,9 @@ def make(case, batch=8, widths=(5, 7), seed=0):
 
 
 CASES = ["plain", "duplicates", "scaled", "zero row", "far away"]
-RELATIONS = {"distance": (rkd.distance_loss, distance_reference), "angle": (rkd.angle_loss, angle_reference)}
+# Compiled: operation by operation they take ten times as long.
+ANGLE, KL = jax.jit(rkd.angle_loss), jax.jit(ckd.kl_divergence)
+RELATIONS = {"distance": (jax.jit(rkd.distance_loss), distance_reference), "angle": (ANGLE, angle_reference)}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -171,9 +173,9 @@ def test_rows_that_nearly_coincide_do_no_harm_to_the_angle():
     """Closer than float32's inner products can tell, rows count as coinciding."""
     s, t = make("plain")
     s[1] = s[0] + 1e-4 * s[2]
-    value, gradient = jax.value_and_grad(rkd.angle_loss)(jnp.float32(s), jnp.float32(t))
+    value, gradient = jax.value_and_grad(ANGLE)(jnp.float32(s), jnp.float32(t))
     s[1] = s[0]
-    same, same_gradient = jax.value_and_grad(rkd.angle_loss)(jnp.float32(s), jnp.float32(t))
+    same, same_gradient = jax.value_and_grad(ANGLE)(jnp.float32(s), jnp.float32(t))
     np.testing.assert_allclose(value, same, rtol=1e-3)
     np.testing.assert_allclose(gradient, same_gradient, atol=2e-2 * np.abs(same_gradient).max())
 
@@ -190,8 +192,8 @@ def test_identical_rows_and_huge_values_stay_finite(relation):
 
 def test_the_angle_gradient_at_coinciding_rows_is_small():
     s, t = make("duplicates")
-    plain = jax.grad(rkd.angle_loss)(jnp.float32(make("plain")[0]), jnp.float32(t))
-    gradient = jax.grad(rkd.angle_loss)(jnp.float32(s), jnp.float32(t))
+    plain = jax.grad(ANGLE)(jnp.float32(make("plain")[0]), jnp.float32(t))
+    gradient = jax.grad(ANGLE)(jnp.float32(s), jnp.float32(t))
     assert np.abs(gradient).max() < 10 * np.abs(plain).max()
 
 
@@ -221,7 +223,7 @@ def test_relations_refuse_a_batch_that_is_too_small(relation, smallest):
     loss, _ = RELATIONS[relation]
     e = jnp.ones((smallest - 1, 4))
     with pytest.raises(UsageError, match=f"at least {smallest}"):
-        jax.jit(loss)(e, e)
+        loss(e, e)
     loss(jnp.eye(smallest, 4), jnp.eye(smallest, 4))
 
 
@@ -245,7 +247,7 @@ def test_relations_under_vmap_equal_single_calls():
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
-    classes=st.integers(2, 9),
+    classes=st.sampled_from([2, 5, 9]),
     temperature=st.floats(0.5, 21),
     scale=st.sampled_from([0.3, 1.0, 30.0, 100.0]),
 )
@@ -255,8 +257,8 @@ def test_kl_divergence_equals_the_reference(seed, classes, temperature, scale):
     s, t = s * scale, t * scale
     expected = kl_reference(s, t, temperature)
     with jax.enable_x64(True):
-        np.testing.assert_allclose(ckd.kl_divergence(s, t, temperature), expected, rtol=1e-9, atol=1e-11)
-    single = ckd.kl_divergence(jnp.float32(s), jnp.float32(t), temperature)
+        np.testing.assert_allclose(KL(s, t, temperature), expected, rtol=1e-9, atol=1e-11)
+    single = KL(jnp.float32(s), jnp.float32(t), temperature)
     np.testing.assert_allclose(single, expected, atol=2e-5 * expected.max() + 1e-6)
 
 
@@ -266,20 +268,18 @@ def test_kl_divergence_gradients_reach_student_and_temperature_but_not_the_teach
     with jax.enable_x64(True):
         temperatures = jnp.array([1.0, 4.0, 15.6, 2.0])
         check_grads(
-            lambda s, T: ckd.kl_divergence(s, t, T).sum(),
+            lambda s, T: KL(s, t, T).sum(),
             (jnp.asarray(s), temperatures),
             order=1,
             modes=["rev"],
         )
-        teacher = jax.grad(lambda t: ckd.kl_divergence(s, t, 4.0).sum())(jnp.asarray(t))
+        teacher = jax.grad(lambda t: KL(s, t, 4.0).sum())(jnp.asarray(t))
         assert not teacher.any()
 
 
 def test_kl_divergence_is_finite_at_extremes():
     extreme = jnp.array([[1e4, -1e4, 0.0], [300.0, -300.0, 0.0]])
-    value, gradients = jax.value_and_grad(lambda s, T: ckd.kl_divergence(s, -extreme, T).sum(), (0, 1))(
-        extreme, 1.0
-    )
+    value, gradients = jax.value_and_grad(lambda s, T: KL(s, -extreme, T).sum(), (0, 1))(extreme, 1.0)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradients)
 
@@ -337,5 +337,5 @@ def test_the_angle_takes_little_memory_and_equals_the_form_without_chunks():
 def test_any_batch_size_splits_into_chunks_of_anchors():
     for batch in (3, 5, 8, 9):
         s, t = make("plain", batch)
-        value = rkd.angle_loss(jnp.float32(s), jnp.float32(t))
+        value = ANGLE(jnp.float32(s), jnp.float32(t))
         np.testing.assert_allclose(value, angle_reference(s, t, np.ones(batch)), rtol=2e-5)
