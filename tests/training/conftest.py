@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -18,6 +19,7 @@ from fairkd_jax.models.architecture import ARCHITECTURES, Architecture, Stage
 from fairkd_jax.objectives import Spec, create_objective
 from fairkd_jax.training import experiment, train
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
+from fairkd_jax.training.state import purpose_key
 from fairkd_jax.training.step import init_state, make_train_step
 from tests.models.toy import STEMS
 
@@ -46,9 +48,18 @@ def toy(head, rate):
 
 
 @functools.cache
-def teacher_variables(rate):
-    """The variables of every task's teacher."""
-    return jax.jit(toy(32, rate).init)(jax.random.key(1), jnp.zeros((1, SIZE, SIZE, 3)))
+def variables_of(head, group_heads, key):
+    """The first variables of a network, which know nothing of its dropout."""
+    network = toy(head, 0.0).clone(group_heads=group_heads)
+    return jax.jit(network.init)(key(), jnp.zeros((1, SIZE, SIZE, 3)))
+
+
+def teacher_key():
+    return jax.random.key(1)
+
+
+def student_key():
+    return purpose_key(0, "init/student")
 
 
 class Task:
@@ -58,7 +69,6 @@ class Task:
         self,
         names=NAMES,
         optimizers=None,
-        seed=0,
         total_steps=20,
         ema_decay=0.0,
         options=None,
@@ -70,7 +80,7 @@ class Task:
         self.student, self.teacher = toy(24, rate).clone(group_heads=group_heads), toy(32, rate)
         objectives = {name: create_objective(name, **(options or {}).get(name, {})) for name in names}
         optimizers = optimizers or {"student": optax.sgd(0.01), "adversary": optax.sgd(0.1)}
-        self.teacher_variables = teacher_variables(rate)
+        self.teacher_variables = variables_of(32, 0, teacher_key)
         spec = Spec(
             CLASSES,
             len(counts),
@@ -79,8 +89,12 @@ class Task:
             counts,
         )
         common = {"student": self.student, "objectives": objectives, "optimizers": optimizers}
-        initial = functools.partial(init_state, **common, spec=spec, image_size=SIZE, with_ema=ema_decay > 0)
-        self.init, self.init_with = functools.partial(initial, seed=seed), initial
+        options = {"spec": spec, "image_size": SIZE, "with_ema": ema_decay > 0}
+        self.init_with = functools.partial(init_state, **common, **options)
+        # The same student for every task with seed 0, without tracing its network again.
+        variables = variables_of(24, group_heads, student_key)
+        given = SimpleNamespace(init=lambda key, image: variables)
+        self.init = functools.partial(init_state, **common | {"student": given}, **options, seed=0)
         self.step = make_train_step(
             **common,
             teacher=self.teacher,
