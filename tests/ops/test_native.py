@@ -8,34 +8,28 @@ import jax.numpy as jnp
 import pytest
 
 from fairkd_jax.ops import depthwise_conv, native
-from tests.programs import run_program
 
-PROGRAM = """
-import jax, jax.numpy as jnp
-from fairkd_jax.ops import batch_norm, depthwise_conv
-def run(x, kernel, scale):
-    y = depthwise_conv(x, kernel, stride=1, padding="SAME")
-    return batch_norm(y, scale, scale, 1e-3, True)[0].sum()
-x = jnp.ones((2, 8, 8, 4), jnp.{dtype})
-program = jax.jit(jax.grad(run)).lower(x, jnp.ones((3, 3, 1, 4)), jnp.ones(4)).as_text()
-print([name for name in ("depthwise_forward", "depthwise_backward", "batch_norm_forward",
-                         "batch_norm_backward") if "fairkd_" + name in program])
-"""
 ALL = "['depthwise_forward', 'depthwise_backward', 'batch_norm_forward', 'batch_norm_backward']"
 
 
-def start(dtype="float32", **environment):
-    """Runs the program in a process with one device; returns what it printed, and its warnings."""
-    ended = run_program("-c", PROGRAM.format(dtype=dtype), **environment)
-    ended.check_returncode()
-    return ended
+@pytest.fixture(scope="module")
+def start(forks):
+    """Runs native_program.py in a process with one device; returns what it printed, and its warnings."""
+
+    def start(dtype="float32", **environment):
+        changes = [f"{key}={value}" for key, value in environment.items()]
+        ended = forks.run("tests/ops/native_program.py", dtype, *changes)
+        ended.check_returncode()
+        return ended
+
+    return start
 
 
 needs_compiler = pytest.mark.skipif(not native.available(), reason="no C++ compiler")
 
 
 @needs_compiler
-def test_one_device_is_served_in_float32():
+def test_one_device_is_served_in_float32(start):
     assert start().stdout.strip() == ALL
     assert start("bfloat16").stdout.strip() == "[]"
 
@@ -59,7 +53,7 @@ def compiler(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, compiler):
+def made(tmp_path_factory, start, compiler):
     """A cache folder with the kernels in it."""
     cache = tmp_path_factory.mktemp("cache")
     assert start(XDG_CACHE_HOME=str(cache), CXX=compiler).stdout.strip() == ALL
@@ -70,7 +64,7 @@ def made(tmp_path_factory, compiler):
 @pytest.mark.parametrize(
     "damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:20000] + bytes(9999)]
 )
-def test_a_damaged_file_is_made_again(damage, made, compiler, tmp_path):
+def test_a_damaged_file_is_made_again(damage, made, start, compiler, tmp_path):
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     (path,) = tmp_path.rglob("*.so")
     path.write_bytes(damage(path.read_bytes()))
@@ -81,7 +75,7 @@ def test_a_damaged_file_is_made_again(damage, made, compiler, tmp_path):
 
 @needs_compiler
 @pytest.mark.parametrize("mode", [0o777, 0o500])
-def test_a_folder_of_others_is_not_trusted(mode, compiler, tmp_path):
+def test_a_folder_of_others_is_not_trusted(mode, start, compiler, tmp_path):
     folder = tmp_path / "fairkd_jax" / "native"
     folder.mkdir(parents=True)
     folder.chmod(mode)
@@ -98,7 +92,7 @@ def test_what_it_has_no_kernels_for_is_said(monkeypatch):
         depthwise_conv(x, kernel[:, :3], stride=1, padding="SAME", implementation="native")
 
 
-def test_without_a_compiler_it_says_so_and_goes_on(tmp_path):
+def test_without_a_compiler_it_says_so_and_goes_on(start, tmp_path):
     fresh = {"XDG_CACHE_HOME": str(tmp_path)}
     done = start(CXX="no-such-compiler", **fresh)
     assert done.stdout.strip() == "[]"
@@ -109,7 +103,7 @@ def test_without_a_compiler_it_says_so_and_goes_on(tmp_path):
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_it_can_be_turned_off():
+def test_it_can_be_turned_off(start):
     done = start(FAIRKD_NATIVE="0")
     assert done.stdout.strip() == "[]"
     assert "kernels" not in done.stderr
