@@ -1,5 +1,7 @@
 """Is the method what it claims? A cue that gives the group away, and a group that nothing gives away."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,16 @@ def batch_of(rng, size=32, skew=0.8):
     }
 
 
+@functools.cache
+def batches_of(seed, placebo):
+    """Those of a whole training, stacked; the group may be shuffled."""
+    rng, shuffle = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+    batches = [batch_of(rng) for _ in range(STEPS)]
+    for batch in batches if placebo else ():
+        batch["group"] = shuffled_within_class(shuffle, batch["label"], batch["group"])
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def optimized():
     """Thousands of steps run here: quick ones are worth their compilation."""
@@ -68,12 +80,9 @@ def student(make_task):
 
         return jax.lax.scan(update, state, batches)
 
+    @functools.cache
     def train(strength, seed=0, placebo=False):
-        rng, shuffle = np.random.default_rng(seed), np.random.default_rng(seed + 1)
-        batches = [batch_of(rng) for _ in range(STEPS)]
-        for batch in batches if placebo else ():
-            batch["group"] = shuffled_within_class(shuffle, batch["label"], batch["group"])
-        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        stacked = batches_of(seed, placebo)
         weights = {"cross_entropy": jnp.float32(1), "adversary": jnp.float32(strength)}
         state, accuracy = learn(init().replace(seed=jnp.uint32(seed)), stacked, weights)
         right, known = np.sum(np.array(accuracy)[:, -30:], axis=1)
