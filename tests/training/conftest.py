@@ -14,13 +14,18 @@ import pytest
 from configs import student as student_config
 from configs import teacher as teacher_config
 from fairkd_jax.data.augment import Augmentation, augment
+from fairkd_jax.data.batches import train_batches
 from fairkd_jax.models import EfficientNet
 from fairkd_jax.models.architecture import ARCHITECTURES, Architecture, Stage
 from fairkd_jax.objectives import Spec, create_objective
 from fairkd_jax.training import experiment, train
+from fairkd_jax.training import run as training_run
+from fairkd_jax.training.config import check
+from fairkd_jax.training.member import Meter
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
 from fairkd_jax.training.state import purpose_key
 from fairkd_jax.training.step import init_state, make_train_step
+from fairkd_jax.training.task import check_task, task_of
 from tests.models.toy import STEMS
 
 
@@ -202,6 +207,38 @@ def taught(make_config, make_once):
         train(config, workdir, devices=jax.devices()[:1])
 
     return make_once("teacher", make)
+
+
+@pytest.fixture(scope="package")
+def learn(taught):
+    """Returns a function that trains as `train` does, but leaves nothing behind.
+
+    From a config it makes the means of each step, and the last state.
+    """
+
+    def learn(config, epochs=3):
+        config.teacher.checkpoint, config.teacher.architecture = str(taught), "wide_stem"
+        config.batch_size, config.epochs = 64, epochs
+        check(config)
+        dataset = experiment.open_data(config)
+        check_task(config, dataset)
+        teacher, means = training_run._teacher(config, taught, dataset, task_of(dataset), jax.devices()[:1])
+        program = experiment.build(config, dataset, teacher, make_mesh(jax.devices()[:1]), "", means)
+        batches = train_batches(
+            program.train,
+            batch_size=program.batch_size,
+            seed=program.data_seed,
+            with_images=not program.images_on_device,
+            balanced=program.balanced,
+        )
+        state, meter, lines = program.init(), Meter(program.train.counts), []
+        for step in range(program.total_steps):
+            state, metrics = program.step(state, program.teacher_variables, next(batches), program.weights)
+            meter.add(step + 1, jax.device_get(metrics))
+            lines.append(meter.means())
+        return lines, state
+
+    return learn
 
 
 @pytest.fixture(scope="session")

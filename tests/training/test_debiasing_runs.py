@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import placebo, positive_control
+from configs import ckd_heads, placebo, positive_control
 from configs._debiasing import DEBIASING
 from fairkd_jax.training import evaluate_run, experiment, train
+from fairkd_jax.training.scoring import _balancing
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.trained import load_trained
 from fairkd_jax.training.workdir import read_config
@@ -32,11 +33,11 @@ def values(lines, key):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_student_is_debiased_from_its_config(way, make_config, taught, tmp_path):
-    config = make_config(importlib.import_module(f"configs.ckd_{way}"))
+def test_a_student_is_debiased_from_its_config(way, make_config, learn):
+    config = make_config(importlib.import_module(f"configs.ckd_{way}"), optimizer__learning_rate=0.02)
     if way == "sampling":  # the tint tells nothing then, and a stem sees no shapes
         config.student.architecture = "efficientnet_tiny"
-    lines = run(config, taught, tmp_path / "run")
+    lines, state = learn(config)
     labels = values(lines, "cross_entropy/loss")
     assert labels[-5:].mean() < 0.9 * labels[:5].mean()
     if way == "ratio":
@@ -53,21 +54,34 @@ def test_a_student_is_debiased_from_its_config(way, make_config, taught, tmp_pat
     # Every line says whether the student collapses or over-corrects.
     for key in ("classes_predicted", "smallest_class_recall", "prediction_entropy", "leaning_gap", "alarms"):
         assert np.isfinite(values(lines, f"student/{key}")[-1])
-    result = evaluate_run(tmp_path / "run", devices=ONE)
-    named = {"sampling": "balanced sampling", "weights": "balanced weights", "heads": "group heads"}
-    named |= {"ratio": "as a ratio", "projection": "by projection"}
-    assert result["student"]["balancing"] == ([named[way]] if way in named else [])
-    config, task = read_config(tmp_path / "run")
-    loaded = load_trained(tmp_path / "run", config, task, which="last", mesh=make_mesh(ONE))
-    width = loaded.variables["params"]["classifier"]["kernel"].shape[1]
+    width = state.params["student"]["classifier"]["kernel"].shape[1]
     assert width == (20 if way == "heads" else 10)
 
 
-def test_the_positive_control_shows_the_group_in_every_image(make_config, taught, tmp_path):
+def test_a_student_with_heads_is_evaluated_by_their_sum(make_config, taught, tmp_path):
+    config = make_config(ckd_heads)
+    lines = run(config, taught, tmp_path / "run", epochs=1)
+    assert np.isfinite(values(lines, "student/alarms")).all()
+    result = evaluate_run(tmp_path / "run", devices=ONE)
+    assert result["student"]["balancing"] == ["group heads"]
+    config, task = read_config(tmp_path / "run")
+    loaded = load_trained(tmp_path / "run", config, task, which="last", mesh=make_mesh(ONE))
+    assert loaded.variables["params"]["classifier"]["kernel"].shape[1] == 20
+
+
+def test_an_evaluation_names_what_balances_a_student(make_config):
+    named = {"sampling": "balanced sampling", "weights": "balanced weights", "heads": "group heads"}
+    named |= {"ratio": "as a ratio", "projection": "by projection"}
+    for way in DEBIASING:
+        config = make_config(importlib.import_module(f"configs.ckd_{way}"))
+        assert _balancing(config) == ([named[way]] if way in named else []), way
+
+
+def test_the_positive_control_shows_the_group_in_every_image(make_config, learn):
     """At lambda 0 the adversary reads the patch. What lambda does to it: tests/training/test_controls.py."""
-    config = make_config(positive_control)
+    config = make_config(positive_control, optimizer__learning_rate=0.02)
     config.adversary.weight = 0.0
-    lines = run(config, taught, tmp_path / "run", epochs=6)
+    lines, _ = learn(config, epochs=6)
     assert values(lines, "adversary/accuracy")[-10:].mean() > 0.95
     dataset = experiment.open_data(config)
     config.data.control = "none"
