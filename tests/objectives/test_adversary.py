@@ -1,5 +1,7 @@
 """The adversary: its weights, its ramp, its gradients and what it reports."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,11 @@ from fairkd_jax.types import Outputs
 
 COUNTS = np.array([[30, 5, 0], [10, 15, 40]])
 WIDTH, CLASSES = 6, 3
+
+
+def pulled(objective):
+    """Compiled: operation by operation it takes ten times as long."""
+    return jax.jit(functools.partial(pull, objective))
 
 
 def make_inputs(strength=1.0, progress=1.0, size=12, seed=0):
@@ -94,7 +101,7 @@ def test_the_loss_equals_the_reference(condition, source, balanced):
 def test_lambda_scales_what_reaches_the_student_and_nothing_else():
     objective = create_objective("adversary", warmup=0.0)
     params, state = objective.init(jax.random.key(0), spec())
-    one, twenty, zero = (pull(objective, params, state, make_inputs(strength=s)) for s in (1.0, 20.0, 0.0))
+    one, twenty, zero = (pulled(objective)(params, state, make_inputs(strength=s)) for s in (1.0, 20.0, 0.0))
     jax.tree.map(np.testing.assert_array_equal, one.gradient, twenty.gradient)
     np.testing.assert_allclose(twenty.cotangent.embedding, 20 * one.cotangent.embedding, rtol=1e-5)
     assert not zero.cotangent.embedding.any()
@@ -121,7 +128,7 @@ def test_samples_of_unknown_group_or_padding_do_not_count():
     other = inputs._replace(student=Outputs(inputs.student.logits, junk))
     assert objective.loss(params, state, inputs)[0] == objective.loss(params, state, other)[0]
     nobody = inputs._replace(batch=inputs.batch | {"group": jnp.full(12, -1)})
-    result = pull(objective, params, state, nobody)
+    result = pulled(objective)(params, state, nobody)
     assert result.value == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result.gradient, result.cotangent)))
 

@@ -1,5 +1,7 @@
 """KD++: the direction and norm loss, the projector and the class means it is given."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,14 @@ from fairkd_jax.objectives import Inputs, Spec, create_objective, pull
 from fairkd_jax.objectives.kdpp import direction_norm_loss
 from fairkd_jax.types import Outputs
 
+DIRECTION_NORM = jax.jit(direction_norm_loss)
 CLASSES, WIDTH = 4, 6
 COUNTS = np.ones((2, CLASSES))
+
+
+def pulled(objective):
+    """Compiled: operation by operation it takes ten times as long."""
+    return jax.jit(functools.partial(pull, objective))
 
 
 def reference(s, t, means, labels):
@@ -64,7 +72,7 @@ def test_the_loss_and_its_gradient_equal_the_reference(case, batch):
     s, t, means, y = make(case, batch)
     exact = [np.float64(x) for x in (s, t, means)]
     expected, slope = reference(*exact, y), slope_reference(*exact, y)
-    loss = lambda s, t, means: direction_norm_loss(s, t, means, jnp.asarray(y))  # noqa: E731
+    loss = lambda s, t, means: DIRECTION_NORM(s, t, means, jnp.asarray(y))  # noqa: E731
     gradient = jax.grad(lambda *args: loss(*args).sum())
     close(loss(s, t, means), expected, 2e-5)
     close(gradient(s, t, means), slope, 2e-5)
@@ -77,9 +85,9 @@ def test_the_loss_and_its_gradient_equal_the_reference(case, batch):
 def test_it_is_finite_where_both_embeddings_are_zero_and_spares_the_teacher():
     s, t, means, y = make("plain")
     s[0] = t[0] = 0
-    value = direction_norm_loss(s, t, means, jnp.asarray(y))
+    value = DIRECTION_NORM(s, t, means, jnp.asarray(y))
     assert value[0] == 1
-    slopes = jax.grad(lambda *args: direction_norm_loss(*args, jnp.asarray(y)).sum(), argnums=(0, 1, 2))(
+    slopes = jax.grad(lambda *args: DIRECTION_NORM(*args, jnp.asarray(y)).sum(), argnums=(0, 1, 2))(
         jnp.asarray(s), jnp.asarray(t), jnp.asarray(means)
     )
     assert not slopes[0][0].any()
@@ -91,11 +99,7 @@ def test_it_is_finite_where_both_embeddings_are_zero_and_spares_the_teacher():
 def test_a_short_embedding_gains_by_growing_and_a_long_one_does_not():
     centre = np.float32([[1, 0]])
     values = [
-        float(
-            direction_norm_loss(np.float32([[length, length]]), np.float32([[3, 0]]), centre, jnp.array([0]))[
-                0
-            ]
-        )
+        float(DIRECTION_NORM(np.float32([[length, length]]), np.float32([[3, 0]]), centre, jnp.array([0]))[0])
         for length in (0.5, 1.0, 2.0, 4.0, 8.0)
     ]
     assert values[0] > values[1] > values[2]
@@ -128,7 +132,7 @@ def test_equal_widths_need_no_projector():
     assert params == {}
     assert set(state) == {"class_means"}
     inputs = make_inputs(WIDTH)
-    found = pull(objective, params, state, inputs)
+    found = pulled(objective)(params, state, inputs)
     rows = slice(0, 10)
     values = reference(
         *(np.float64(o.embedding)[rows] for o in (inputs.student, inputs.teacher)),
@@ -145,7 +149,7 @@ def test_the_projector_normalises_by_the_batch_and_keeps_statistics():
     params, state = objective.init(jax.random.key(0), Spec(CLASSES, 2, width, WIDTH, COUNTS, MEANS))
     assert {"norm", "linear"} == set(params)
     inputs = make_inputs(width)
-    found = pull(objective, params, state, inputs)
+    found = pulled(objective)(params, state, inputs)
     valid = np.asarray(inputs.batch["mask"]) > 0
     s = np.float64(inputs.student.embedding)[valid]
     projected = (s - s.mean(0)) / np.sqrt(s.var(0) + 1e-5)
@@ -163,8 +167,8 @@ def test_the_projectors_dropout_is_a_function_of_the_steps_key():
     objective = create_objective("kdpp")
     params, state = objective.init(jax.random.key(0), Spec(CLASSES, 2, 30, WIDTH, COUNTS, MEANS))
     inputs = make_inputs(30)
-    one, again = (pull(objective, params, state, inputs).value for _ in range(2))
-    other = pull(objective, params, state, inputs._replace(key=jax.random.key(4))).value
+    one, again = (pulled(objective)(params, state, inputs).value for _ in range(2))
+    other = pulled(objective)(params, state, inputs._replace(key=jax.random.key(4))).value
     assert one == again != other
 
 
@@ -175,6 +179,6 @@ def test_absent_or_unfitting_class_means_are_refused():
     with pytest.raises(UsageError, match=r"class means of shape \(4, 5\) do not fit; wanted \(4, 6\)"):
         objective.init(jax.random.key(0), Spec(CLASSES, 2, WIDTH, WIDTH, COUNTS, MEANS[:, :5]))
     with pytest.raises(UsageError, match="one width, got student 3, teacher 6 and class means 6"):
-        direction_norm_loss(jnp.ones((2, 3)), jnp.ones((2, 6)), jnp.ones((4, 6)), jnp.zeros(2, int))
+        DIRECTION_NORM(jnp.ones((2, 3)), jnp.ones((2, 6)), jnp.ones((4, 6)), jnp.zeros(2, int))
     with pytest.raises(UsageError, match=r"kdpp\.dropout_rate=1.0"):
         create_objective("kdpp", dropout_rate=1.0)
