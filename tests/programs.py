@@ -68,10 +68,10 @@ class Forks:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._server = subprocess.Popen(command(__file__), env=environment(**changes), **pipes)
 
-    def run(self, program, *arguments, cwd=ROOT):
-        """Runs a program to its end; see `run_program`."""
+    def run(self, program, *arguments, cwd=ROOT, **changes):
+        """Runs a program to its end, with changed variables; see `run_program`."""
         with tempfile.TemporaryDirectory(prefix="fairkd-fork-") as folder:
-            request = [str(ROOT / program), [*map(str, arguments)], str(cwd), folder]
+            request = [str(ROOT / program), [*map(str, arguments)], str(cwd), folder, changes]
             self._server.stdin.write(json.dumps(request) + "\n")
             self._server.stdin.flush()
             code = int(self._server.stdout.readline())
@@ -98,11 +98,12 @@ def _serve():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _become(program, arguments, cwd, folder):
+def _become(program, arguments, cwd, folder, changes):
     """Runs a program in this process, and ends it as Python would."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(folder, name), os.O_CREAT | os.O_WRONLY), number)
     os.chdir(cwd)
+    os.environ |= {name: str(value) for name, value in changes.items()}
     signal.alarm(300)  # ends what hangs
     sys.argv, sys.path[0] = [program, *arguments], str(Path(program).parent)
     code = 0

@@ -37,9 +37,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def start(folder, data_directory):
+def start(forks, folder, data_directory):
     """Starts a program in that folder, with prepared digits at hand."""
-    return functools.partial(run_program, cwd=folder, FAIRKD_DATA=data_directory)
+    return functools.partial(forks.run, cwd=folder, FAIRKD_DATA=data_directory)
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +78,10 @@ def test_help_is_no_error(forks):
     assert "configs/base.py" in shown.stdout
 
 
-def test_an_unknown_extra_is_named_before_anything_is_installed(start, folder):
-    refused = start("scripts/with_env.py", "--venv", "env", "--extra", "gpus", "python", "-V")
+def test_an_unknown_extra_is_named_before_anything_is_installed(folder):
+    refused = run_program(
+        "scripts/with_env.py", "--venv", "env", "--extra", "gpus", "python", "-V", cwd=folder
+    )
     assert refused.returncode == 2
     assert "there is no extra 'gpus'; one of gpu, tpu" in refused.stderr
     assert not (folder / "env").exists()

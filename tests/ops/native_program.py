@@ -1,20 +1,11 @@
-"""Prints which kernels in C++ a small program uses.
+"""Prints which kernels in C++ a small program uses: `python native_program.py DTYPE`."""
 
-    python native_program.py DTYPE [VARIABLE=VALUE ...]
-
-runs it with these variables.
-"""
-
-import os
 import sys
 
-dtype, *changes = sys.argv[1:]
-os.environ |= dict(change.split("=", 1) for change in changes)
+import jax
+import jax.numpy as jnp
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-
-from fairkd_jax.ops import batch_norm, depthwise_conv  # noqa: E402
+from fairkd_jax.ops import batch_norm, depthwise_conv
 
 NAMES = ("depthwise_forward", "depthwise_backward", "batch_norm_forward", "batch_norm_backward")
 
@@ -24,6 +15,6 @@ def run(x, kernel, scale):
     return batch_norm(y, scale, scale, 1e-3, True)[0].sum()
 
 
-x = jnp.ones((2, 8, 8, 4), dtype)
+x = jnp.ones((2, 8, 8, 4), sys.argv[1])
 program = jax.jit(jax.grad(run)).lower(x, jnp.ones((3, 3, 1, 4)), jnp.ones(4)).as_text()
 print([name for name in NAMES if "fairkd_" + name in program])

@@ -17,8 +17,7 @@ def start(forks):
     """Runs native_program.py in a process with one device; returns what it printed, and its warnings."""
 
     def start(dtype="float32", **environment):
-        changes = [f"{key}={value}" for key, value in environment.items()]
-        ended = forks.run("tests/ops/native_program.py", dtype, *changes)
+        ended = forks.run("tests/ops/native_program.py", dtype, **environment)
         ended.check_returncode()
         return ended
 
