@@ -87,6 +87,7 @@ def test_an_unknown_extra_is_named_before_anything_is_installed(folder):
     assert not (folder / "env").exists()
 
 
+@pytest.mark.slow
 def test_train_prints_the_comparison(trained):
     assert trained.returncode == 0, trained.stderr
     for words in ("teacher", "student", "baseline", "top-1 accuracy", "mean absolute disparity", "inflation"):
@@ -103,6 +104,7 @@ def test_train_prints_the_comparison(trained):
     assert (workdir / "teacher" / "checkpoints" / "best").is_dir()
 
 
+@pytest.mark.slow
 def test_the_same_command_again_says_that_it_is_done(trained, start):
     arguments = (f"--config={ROOT / 'configs' / 'rkd_adv.py'}", *SMALL, "--baseline")
     again = start("train.py", *arguments, cwd=trained.folder)
@@ -111,6 +113,7 @@ def test_the_same_command_again_says_that_it_is_done(trained, start):
     assert again.stdout.endswith(trained.stdout[trained.stdout.index("\n\n") :])
 
 
+@pytest.mark.slow
 def test_eval_prints_the_tables(trained, start):
     arguments = ("--workdir=runs/rkd_adv", "--split=val", "--baseline=runs/rkd_adv/baseline")
     result = start("eval.py", *arguments, cwd=trained.folder)

@@ -159,6 +159,7 @@ def ended(processes):
     return [process.returncode for process in processes], printed
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_learn_what_one_does(start, data_directory, tmp_path):
     """One of them is told to stop; started again, they go on to what one process with two devices learns."""
     two, one = tmp_path / "two", tmp_path / "one"

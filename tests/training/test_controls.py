@@ -117,6 +117,7 @@ def mean_abs_gap(predict, seed):
     return np.mean([abs(a - b) for a, b in cells])
 
 
+@pytest.mark.slow
 def test_positive_control(student):
     """A patch gives the group away: read at lambda 0, and less and less as lambda rises."""
     plain, adversary = student(0.0)
@@ -127,6 +128,7 @@ def test_positive_control(student):
     assert probes[2] < 0.85
 
 
+@pytest.mark.slow
 def test_the_adversary_lowers_a_disparity_that_is_there(student):
     for seed in range(3):
         plain, debiased = (mean_abs_gap(student(strength, seed)[0], seed) for strength in (0.0, 3.0))
@@ -134,6 +136,7 @@ def test_the_adversary_lowers_a_disparity_that_is_there(student):
         assert debiased < 0.6 * plain
 
 
+@pytest.mark.slow
 def test_placebo(student):
     """A group shuffled within its class tells the adversary nothing, and debiases nothing."""
     change = []

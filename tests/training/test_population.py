@@ -91,6 +91,7 @@ def of(workdir, weight, seed):
     return workdir / "members" / f"adversary.weight={weight},seed={seed}"
 
 
+@pytest.mark.slow
 def test_a_member_is_its_lone_run(population, lone, tmp_path):
     """Weights and seeds of their own, on four devices, two for each member; on one: the next test."""
     train(population, tmp_path / "run", devices=jax.devices()[:4])
@@ -105,6 +106,7 @@ def test_a_member_is_its_lone_run(population, lone, tmp_path):
     assert (config.seed, config.adversary.weight) == (1, 0.0)
 
 
+@pytest.mark.slow
 def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monkeypatch):
     """Stopped at step 6, and killed while the members of step 8 were being saved."""
     population.checkpoint_every_steps = 4
