@@ -1,24 +1,18 @@
 """The adversary: its weights, its ramp, its gradients and what it reports."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective, pull
+from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.adversary import balancing_weights, label_only_losses, ramp
 from fairkd_jax.types import Outputs
+from tests.compared import pulled
 
 COUNTS = np.array([[30, 5, 0], [10, 15, 40]])
 WIDTH, CLASSES = 6, 3
-
-
-def pulled(objective):
-    """Compiled: operation by operation it takes ten times as long."""
-    return jax.jit(functools.partial(pull, objective))
 
 
 def make_inputs(strength=1.0, progress=1.0, size=12, seed=0):

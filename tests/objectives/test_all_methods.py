@@ -1,7 +1,5 @@
 """What every objective must do, whatever it computes."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import OBJECTIVES, Inputs, Spec, coefficients, create_objective, pull
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated
 from fairkd_jax.types import Outputs
+from tests.compared import assert_close, pulled
 
 CLASSES, STUDENT, TEACHER, BATCH = 5, 12, 16, 16
 SPEC = Spec(
@@ -66,13 +65,7 @@ def method(request):
         moved = lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype).reshape(x.shape))  # noqa: E731
         return jax.tree.map(moved, params), state
 
-    return jax.jit(functools.partial(pull, objective)), *start()
-
-
-def close(a, b, tolerance):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        x, y = np.asarray(x), np.asarray(y)
-        assert np.abs(x - y).max() <= tolerance * max(np.abs(y).max(), 1e-6)
+    return pulled(objective), *start()
 
 
 def test_eight_devices_give_what_one_gives(method):
@@ -87,8 +80,8 @@ def test_eight_devices_give_what_one_gives(method):
     assert len(spread.student.logits.sharding.device_set) == 8
     together = jax.device_get(together)
     # The gradient to a learnt temperature is a small difference of large terms.
-    close(together.gradient, alone.gradient, 1e-3 if "temperature" in params else 1e-5)
-    close(together._replace(gradient=None), alone._replace(gradient=None), 1e-5)
+    assert_close(together.gradient, alone.gradient, 1e-3 if "temperature" in params else 1e-5, smallest=1e-6)
+    assert_close(together._replace(gradient=None), alone._replace(gradient=None), 1e-5, smallest=1e-6)
 
 
 def test_students_under_vmap_equal_single_ones(method):
@@ -101,7 +94,7 @@ def test_students_under_vmap_equal_single_ones(method):
     )
     for i, student in enumerate(students):
         alone = run(params, state, inputs._replace(student=student))
-        close(jax.tree.map(lambda x, i=i: x[i], together), alone, 2e-5)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], together), alone, 2e-5, smallest=1e-6)
 
 
 def test_half_precision_is_computed_in_float32(method):
@@ -131,7 +124,7 @@ def test_masked_rows_do_not_matter(method):
     )
     plain, changed = (run(params, state, x) for x in (masked, junk))
     np.testing.assert_allclose(plain.value, changed.value, rtol=1e-5)
-    close(plain.gradient, changed.gradient, 1e-5)
+    assert_close(plain.gradient, changed.gradient, 1e-5, smallest=1e-6)
     assert not any(np.asarray(x)[-3:].any() for x in changed.cotangent)
 
 

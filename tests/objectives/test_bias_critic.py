@@ -1,23 +1,17 @@
 """The earlier study's critic: its target, its loss and its factor against plain numpy."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective, pull
+from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.bias_critic import batch_bias
 from fairkd_jax.types import Outputs
+from tests.compared import pulled
 
 CLASSES = 3
-
-
-def pulled(objective):
-    """Compiled: operation by operation it takes ten times as long."""
-    return jax.jit(functools.partial(pull, objective))
 
 
 def reference_bias(correct, label, group, groups):

@@ -1,7 +1,5 @@
 """CTKD: the temperature, its reversed gradient, and how it moves."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,19 +7,15 @@ import pytest
 from jax.test_util import check_grads
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective, pull
+from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.ckd import kl_divergence
 from fairkd_jax.objectives.ctkd import reversal_strength, temperature
 from fairkd_jax.types import Outputs
+from tests.compared import pulled
 
 KL = jax.jit(kl_divergence)
 CLASSES, BATCH = 5, 8
 SPEC = Spec(CLASSES, 2, 3, 3, np.ones((2, CLASSES)))
-
-
-def pulled(objective):
-    """Compiled: operation by operation it takes ten times as long."""
-    return jax.jit(functools.partial(pull, objective))
 
 
 def make_inputs(epoch=0.0, seed=0):

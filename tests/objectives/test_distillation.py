@@ -13,11 +13,7 @@ from jax.test_util import check_grads
 from fairkd_jax.benchmarks.angle import without_chunks
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import ckd, create_objective, cross_entropy, rkd
-
-
-def softmax(z):
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+from tests.compared import softmax
 
 
 def log_softmax(z):

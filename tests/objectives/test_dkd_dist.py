@@ -12,15 +12,11 @@ from fairkd_jax.objectives.ckd import kl_divergence
 from fairkd_jax.objectives.dist import dist_loss
 from fairkd_jax.objectives.dkd import decoupled_kl
 from fairkd_jax.objectives.standardization import standardize
+from tests.compared import assert_close, softmax
 
 ALPHA, BETA, GAMMA = 1.5, 8.0, 2.0
 # Compiled: operation by operation they take ten times as long.
 DKD, DIST, KL = jax.jit(decoupled_kl), jax.jit(dist_loss), jax.jit(kl_divergence)
-
-
-def softmax(z):
-    e = np.exp(z - z.max())
-    return e / e.sum()
 
 
 def kl(p, q):
@@ -70,19 +66,15 @@ def make(case, batch=8, classes=6, seed=0):
 CASES = ["plain", "duplicates", "scaled", "equal logits", "large"]
 
 
-def close(value, expected, tolerance):
-    assert np.abs(np.asarray(value) - np.asarray(expected)).max() <= tolerance * np.abs(expected).max()
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 15.6])
 def test_dkd_equals_the_reference(case, temperature):
     s, t, y = make(case)
     expected = dkd_reference(np.float64(s), np.float64(t), y, temperature)
     options = {"alpha": ALPHA, "beta": BETA, "temperature": temperature}
-    close(DKD(jnp.asarray(s), jnp.asarray(t), jnp.asarray(y), **options), expected, 2e-5)
+    assert_close(DKD(jnp.asarray(s), jnp.asarray(t), jnp.asarray(y), **options), expected, 2e-5)
     with jax.enable_x64(True):
-        close(DKD(jnp.float64(s), jnp.float64(t), jnp.asarray(y), **options), expected, 1e-9)
+        assert_close(DKD(jnp.float64(s), jnp.float64(t), jnp.asarray(y), **options), expected, 1e-9)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -92,9 +84,9 @@ def test_dist_equals_the_reference(case, masked):
     mask = np.float32([1, 1, 1, 0, 1, 1, 0, 1]) if masked else None
     expected = dist_reference(np.float64(s), np.float64(t), np.ones(8) if mask is None else mask, 4.0)
     options = {"beta": BETA, "gamma": GAMMA, "temperature": 4.0, "mask": mask}
-    close(DIST(jnp.asarray(s), jnp.asarray(t), **options), expected, 2e-5)
+    assert_close(DIST(jnp.asarray(s), jnp.asarray(t), **options), expected, 2e-5)
     with jax.enable_x64(True):
-        close(DIST(jnp.float64(s), jnp.float64(t), **options), expected, 1e-9)
+        assert_close(DIST(jnp.float64(s), jnp.float64(t), **options), expected, 1e-9)
 
 
 def losses(t, y):
@@ -123,8 +115,8 @@ def test_gradients_equal_finite_differences_of_the_reference(name, case):
         step = np.zeros_like(s)
         step[index] = 1e-5
         expected[index] = (reference(s + step, 4.0) - reference(s - step, 4.0)) / 2e-5
-    close(gradient, expected, 1e-7)
-    close(slope, (reference(s, 4.0 + 1e-5) - reference(s, 4.0 - 1e-5)) / 2e-5, 1e-6)
+    assert_close(gradient, expected, 1e-7)
+    assert_close(slope, (reference(s, 4.0 + 1e-5) - reference(s, 4.0 - 1e-5)) / 2e-5, 1e-6)
 
 
 @pytest.mark.parametrize("name", ["dkd", "dist"])
@@ -136,7 +128,7 @@ def test_float32_gradients_equal_float64_ones(name, case):
         with jax.enable_x64(True):
             loss = losses(jnp.float64(t), jnp.asarray(y))[name]
             double = np.asarray(jax.grad(loss)(jnp.float64(s), jnp.asarray(4.0)))
-        close(single, double, 2e-5)
+        assert_close(single, double, 2e-5)
 
 
 def test_equal_logits_pull_on_dist_as_hard_as_in_published_code():
@@ -148,7 +140,7 @@ def test_equal_logits_pull_on_dist_as_hard_as_in_published_code():
     pulled = (p - p.mean()) / 1e-8  # of the cosine, with respect to the student's softmax
     q = np.full(4, 0.25)
     expected = -16 / 8 * q * (pulled - q @ pulled) / 4
-    close(gradient[0], expected, 1e-6)
+    assert_close(gradient[0], expected, 1e-6)
 
 
 def test_dkd_with_weights_of_the_label_is_the_usual_divergence():
@@ -181,7 +173,7 @@ def test_the_teacher_gets_no_gradient():
 def test_standardized_logits_equal_the_reference():
     s, _, _ = make("scaled", batch=5)
     expected = [(z - z.mean()) / (1e-7 + z.std(ddof=1)) for z in np.float64(s)]
-    close(standardize(jnp.asarray(s)), np.array(expected), 2e-5)
+    assert_close(standardize(jnp.asarray(s)), np.array(expected), 2e-5)
     check_grads(standardize, (jnp.asarray(make("plain")[0]),), order=1, modes=["rev"], rtol=2e-2)
     even = jnp.full((1, 4), 0.5)
     value, pullback = jax.vjp(standardize, even)

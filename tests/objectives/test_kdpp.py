@@ -1,25 +1,19 @@
 """KD++: the direction and norm loss, the projector and the class means it is given."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective, pull
+from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.kdpp import direction_norm_loss
 from fairkd_jax.types import Outputs
+from tests.compared import assert_close, pulled
 
 DIRECTION_NORM = jax.jit(direction_norm_loss)
 CLASSES, WIDTH = 4, 6
 COUNTS = np.ones((2, CLASSES))
-
-
-def pulled(objective):
-    """Compiled: operation by operation it takes ten times as long."""
-    return jax.jit(functools.partial(pull, objective))
 
 
 def reference(s, t, means, labels):
@@ -62,10 +56,6 @@ def make(case, batch=8, seed=0):
     )
 
 
-def close(value, expected, tolerance):
-    assert np.abs(np.asarray(value) - expected).max() <= tolerance * np.abs(expected).max()
-
-
 @pytest.mark.parametrize("batch", [8, 32])
 @pytest.mark.parametrize("case", ["plain", "duplicates", "scaled", "zero row", "ties"])
 def test_the_loss_and_its_gradient_equal_the_reference(case, batch):
@@ -74,12 +64,12 @@ def test_the_loss_and_its_gradient_equal_the_reference(case, batch):
     expected, slope = reference(*exact, y), slope_reference(*exact, y)
     loss = lambda s, t, means: DIRECTION_NORM(s, t, means, jnp.asarray(y))  # noqa: E731
     gradient = jax.grad(lambda *args: loss(*args).sum())
-    close(loss(s, t, means), expected, 2e-5)
-    close(gradient(s, t, means), slope, 2e-5)
+    assert_close(loss(s, t, means), expected, 2e-5)
+    assert_close(gradient(s, t, means), slope, 2e-5)
     with jax.enable_x64(True):
         exact = [jnp.asarray(x) for x in exact]
-        close(loss(*exact), expected, 1e-9)
-        close(gradient(*exact), slope, 1e-9)
+        assert_close(loss(*exact), expected, 1e-9)
+        assert_close(gradient(*exact), slope, 1e-9)
 
 
 def test_it_is_finite_where_both_embeddings_are_zero_and_spares_the_teacher():

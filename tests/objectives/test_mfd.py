@@ -1,23 +1,17 @@
 """MFD against numpy in float64, written as loops over images."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective, pull
+from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.mfd import mmd_loss
 from fairkd_jax.types import Outputs
+from tests.compared import pulled
 
 MMD = jax.jit(mmd_loss, static_argnames=("num_groups", "num_classes"))
-
-
-def pulled(objective):
-    """Compiled: operation by operation it takes ten times as long."""
-    return jax.jit(functools.partial(pull, objective))
 
 
 def reference(student, teacher, label, group, groups, classes, variance=None):

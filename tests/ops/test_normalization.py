@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fairkd_jax.models.layers import BatchNorm
 from fairkd_jax.ops import batch_norm, native, pointwise
+from tests.compared import assert_close
 
 EPSILON = 1e-3
 
@@ -37,12 +38,6 @@ def value_and_gradients(function, arguments, slope):
         return value, *pullback(slope)
 
     return both(slope, *arguments)
-
-
-def assert_close(results, expected, tolerance):
-    for result, wanted in zip(results, expected, strict=True):
-        wanted = np.float64(wanted)
-        assert np.abs(np.float64(result) - wanted).max() <= tolerance * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("name", OURS)

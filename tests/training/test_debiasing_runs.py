@@ -1,9 +1,7 @@
 """Each way of debiasing from its config, as a run on digits; and the two controls."""
 
 import importlib
-import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,8 +12,8 @@ from fairkd_jax.training.scoring import _balancing
 from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.trained import load_trained
 from fairkd_jax.training.workdir import read_config
+from tests.training.runs import ONE, lines_of, values
 
-ONE = jax.devices()[:1]
 WAYS = [way for way in DEBIASING if way != "adv"]  # which test_methods.py trains with every distiller
 
 
@@ -24,12 +22,7 @@ def run(config, taught, workdir, epochs=3):
     config.batch_size, config.log_every_steps, config.epochs = 64, 1, epochs
     config.eval_every_epochs, config.optimizer.learning_rate = float(epochs), 0.02
     train(config, workdir, devices=ONE)
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if "loss" in line]
-
-
-def values(lines, key):
-    return np.array([line[key] for line in lines])
+    return [line for line in lines_of(workdir) if "loss" in line]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from orbax import checkpoint as ocp
 
 from configs import ckd
 from fairkd_jax.errors import UsageError
@@ -15,10 +14,9 @@ from fairkd_jax.models import create_model
 from fairkd_jax.models.weights.convert import to_source
 from fairkd_jax.models.weights.files import write_safetensors
 from fairkd_jax.training import train
-from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.config import make_model
+from tests.training.runs import ONE, last_student
 
-ONE = jax.devices()[:1]
 NAME = "block"
 
 
@@ -36,9 +34,7 @@ def pretrained(tmp_path_factory):
 
 
 def student_of(workdir):
-    step = Checkpoints(workdir).last_step()
-    path = workdir / "checkpoints" / "last" / str(step) / "student"
-    return flatten_dict(ocp.StandardCheckpointer().restore(path.absolute()))
+    return flatten_dict(last_student(workdir)[1])
 
 
 def moved(before, after):

@@ -2,13 +2,11 @@
 
 import importlib
 import importlib.util
-import json
 import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
@@ -21,9 +19,9 @@ from fairkd_jax.training.sharding import make_mesh
 from fairkd_jax.training.task import check_task
 from fairkd_jax.training.trained import load_trained
 from fairkd_jax.training.workdir import read_config
+from tests.training.runs import ONE, lines_of, values
 
 ROOT = Path(__file__).parents[2]
-ONE = jax.devices()[:1]
 # Each config's own term, without those of the config that it starts from.
 ADDED = {
     "student": ("cross_entropy",),
@@ -42,11 +40,7 @@ def run(config, taught, workdir):
     config.batch_size, config.log_every_steps, config.epochs = 64, 1, 3
     config.eval_every_epochs, config.optimizer.learning_rate = 3.0, 0.01
     train(config, workdir, devices=ONE)
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def values(lines, key):
-    return np.array([line[key] for line in lines if key in line])
+    return lines_of(workdir)
 
 
 # With the adversary, which adds to a config but takes nothing out; tests/test_configs.py traces the rest.

@@ -1,6 +1,5 @@
 """A population as a run: each member is its lone run, whatever happens to the others."""
 
-import json
 import signal
 
 import jax
@@ -23,9 +22,9 @@ from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.members import members_of
 from fairkd_jax.training.run import _waves
 from fairkd_jax.training.workdir import read_config
+from tests.training.runs import ONE, last_student, lines_of
 
 pytestmark = pytest.mark.usefixtures("built_once")
-ONE = jax.devices()[:1]
 
 
 def swept(make_config, taught, **changes):
@@ -47,18 +46,6 @@ def lone(make_config, make_once, taught):
         train(config, folder / "second", devices=ONE)
 
     return make_once("lone", make)
-
-
-def last_student(workdir):
-    import orbax.checkpoint as ocp
-
-    step = max(Checkpoints(workdir, keep=2).steps())
-    path = workdir / "checkpoints" / "last" / str(step) / "student"
-    return ocp.StandardCheckpointer().restore(path.absolute())
-
-
-def lines_of(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_same_run(member, other, atol=1e-5):

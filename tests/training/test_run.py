@@ -27,9 +27,10 @@ from fairkd_jax.training import (
 )
 from fairkd_jax.training.checkpoint import Checkpoints
 from fairkd_jax.training.member import rank
+from tests.training.runs import ONE, last_student, lines_of
 
 pytestmark = pytest.mark.usefixtures("built_once")
-ONE, TWO = jax.devices()[:1], jax.devices()[:2]
+TWO = jax.devices()[:2]
 CLOCKS = ("images_per_second", "data_wait_share")  # what a metrics line says of the time that it took
 
 
@@ -43,19 +44,6 @@ def finished(make_config, make_once):
 def copied(finished, tmp_path):
     """A copy of it, to train in."""
     return shutil.copytree(finished, tmp_path / "copied")
-
-
-def lines_of(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def last_student(workdir):
-    """Every array of the student of the last checkpoint."""
-    import orbax.checkpoint as ocp
-
-    step = Checkpoints(workdir).last_step()
-    path = workdir / "checkpoints" / "last" / str(step) / "student"
-    return step, ocp.StandardCheckpointer().restore(path.absolute())
 
 
 def test_a_run_leaves_its_folder(finished):

@@ -1,0 +1,28 @@
+"""What tests read of a run's folder."""
+
+import json
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from fairkd_jax.training.checkpoint import Checkpoints
+
+ONE = jax.devices()[:1]
+
+
+def lines_of(workdir):
+    """What the run has reported, a dict for each line."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def values(lines, key):
+    """A number of those lines that have it."""
+    return np.array([line[key] for line in lines if key in line])
+
+
+def last_student(workdir):
+    """The last checkpoint's step, and every array of its student."""
+    step = Checkpoints(workdir).last_step()
+    path = workdir / "checkpoints" / "last" / str(step) / "student"
+    return step, ocp.StandardCheckpointer().restore(path.absolute())
