@@ -1,4 +1,6 @@
-"""Prints whether what it compiles was found in the cache: `python cached_program.py`."""
+"""Prints whether what it compiles was found in the cache: `python cached_program.py NUMBER`."""
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +8,12 @@ import jax.numpy as jnp
 HIT, MISSED = (f"/jax/compilation_cache/cache_{kind}" for kind in ("hits", "misses"))
 
 
-def function(x):
-    return jnp.sin(x) * 0.36912
-
-
-def events():
-    """What the cache says while the function is compiled anew."""
+def events(number):
+    """What the cache says while a function with this number in it is compiled anew."""
     found = []
+
+    def function(x):
+        return jnp.sin(x) * number
 
     def listen(event, **_):
         found.append(event)
@@ -27,4 +28,4 @@ def events():
 
 
 if __name__ == "__main__":
-    print(sorted(events()))
+    print(sorted(events(float(sys.argv[1]))))

@@ -35,6 +35,14 @@ def forget_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def optimized():
+    """A file's programs are compiled as a user's are."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory, request):
     """Returns a function (name, make) -> a folder that `make(folder)` fills, in one worker for all."""

@@ -1,5 +1,6 @@
 """How tests start the project's programs: in processes that share what is compiled with the tests."""
 
+import atexit
 import json
 import os
 import runpy
@@ -69,7 +70,11 @@ class Forks:
         self._server = subprocess.Popen(command(__file__), env=environment(**changes), **pipes)
 
     def run(self, program, *arguments, cwd=ROOT, **changes):
-        """Runs a program to its end, with changed variables; see `run_program`."""
+        """Runs a program to its end, with further variables; see `run_program`.
+
+        Those of JAX would come too late: it is imported already.
+        """
+        assert not any(name.startswith(("JAX_", "XLA_")) for name in changes), changes
         with tempfile.TemporaryDirectory(prefix="fairkd-fork-") as folder:
             request = [str(ROOT / program), [*map(str, arguments)], str(cwd), folder, changes]
             self._server.stdin.write(json.dumps(request) + "\n")
@@ -111,9 +116,12 @@ def _become(program, arguments, cwd, folder, changes):
         runpy.run_path(program, run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         code = 1
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -109,4 +109,4 @@ def test_each_seed_has_a_teacher_of_its_own_for_all_methods(tmp_path, monkeypatc
 def test_a_training_that_fails_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["data", "--config.objectives=nonsense"])
-    assert "the training failed: train.py:" in capsys.readouterr().err
+    assert "the training failed: train.py: unknown objective 'nonsense'" in capsys.readouterr().err

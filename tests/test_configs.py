@@ -59,7 +59,8 @@ class Data:
 
 # Every config on digits; the presets change data, models and schedule alone.
 STEPS = [(name, "") for name in NAMES]
-STEPS += [("rkd_adv", preset) for preset in base.PRESETS if preset] + [("kdpp_adv", "utkface")]
+STEPS += [("rkd_adv", preset) for preset in base.PRESETS if preset]
+STEPS += [("kdpp_adv", "utkface"), ("kdpp_adv", "manifest")]
 
 
 @pytest.mark.parametrize(("name", "preset"), STEPS)
@@ -81,7 +82,11 @@ def test_a_whole_step_traces(name, preset, monkeypatch):
     means = None
     if config_module.uses_class_means(config):
         means = np.ones((3, module.architecture.head))
+    config.log_every_steps, config.checkpoint_every_steps = 7, 11
     program = experiment.build(config, Data(), teacher, mesh, name, means)
+    assert (program.log_every, program.checkpoint_every) == (7, 11)
+    # Checkpoints hold plain numbers: no typed keys, no objects.
+    assert all(np.issubdtype(x.dtype, np.number) for x in jax.tree.leaves(program.abstract_state))
     rows, stored = config.batch_size, config.data.size
     batch = {
         "image": jax.ShapeDtypeStruct((rows, stored, stored, 3), jnp.uint8),

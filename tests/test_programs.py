@@ -151,6 +151,23 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(forks, folder, program, arg
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        ("eval.py", ["--workdir=nowhere"], "nowhere holds no run"),
+        ("scripts/power.py", [CONFIG, "--accuracy=0.9", "--discordant=0.5"], "at most 0.2"),
+    ],
+)
+def test_a_start_on_its_own_finds_what_it_needs_and_says_no_more(
+    folder, data_directory, program, arguments, message
+):
+    """The forks have imported all, and know the folder of the repository."""
+    result = run_program(program, *arguments, cwd=folder, PYTHONPATH=None, FAIRKD_DATA=data_directory)
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert message in line
+
+
 def test_a_data_set_can_be_looked_at(start, folder):
     config = f"--config={ROOT / 'configs' / 'student.py'}"
     small = ["--config.data.size=16", "--config.data.image_size=16"]

@@ -20,10 +20,11 @@ TOY = Architecture(
     dropout_rate=0.0,
     stochastic_depth_rate=0.0,
 )
-# No block, or one: what surrounds a network is tested with these, which compile in a second.
+# No block, or two: what surrounds a network is tested with these, which compile in a second.
 STEM = Architecture(8, (), head=16, image_size=16, dropout_rate=0.1, stochastic_depth_rate=0.0)
-BLOCK = replace(STEM, stages=(Stage(kernel=3, stride=2, expand=2, filters=8, blocks=1),))
-STEMS = {"stem": STEM, "wide_stem": replace(STEM, stem=12, head=24), "block": BLOCK}
+_STAGE = Stage(kernel=3, stride=2, expand=2, filters=8, blocks=1)
+BLOCKS = replace(STEM, stages=(_STAGE, _STAGE))
+STEMS = {"stem": STEM, "wide_stem": replace(STEM, stem=12, head=24), "blocks": BLOCKS}
 
 
 def images(batch, height=16, width=16):

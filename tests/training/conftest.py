@@ -187,7 +187,7 @@ def make_task():
     return Task
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # what was compiled is forgotten after a file
 def whole():
     return Whole()
 

@@ -47,12 +47,7 @@ def batches_of(seed, placebo):
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def optimized():
-    """Thousands of steps run here: quick ones are worth their compilation."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
+pytestmark = pytest.mark.usefixtures("optimized")  # thousands of steps run here
 
 
 @pytest.fixture(scope="module")

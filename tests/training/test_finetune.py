@@ -17,7 +17,7 @@ from fairkd_jax.training import train
 from fairkd_jax.training.config import make_model
 from tests.training.runs import ONE, last_student
 
-NAME = "block"
+NAME = "blocks"
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def run(config, taught, workdir):
     config.batch_size, config.log_every_steps, config.epochs = 64, 1, 3
     config.eval_every_epochs, config.optimizer.learning_rate = 3.0, 0.01
     train(config, workdir, devices=ONE)
-    return lines_of(workdir)
+    return [line for line in lines_of(workdir) if "loss" in line]
 
 
 # With the adversary, which adds to a config but takes nothing out; tests/test_configs.py traces the rest.
@@ -50,7 +50,7 @@ def test_the_loss_that_a_config_adds_falls(name, make_config, taught, learn, tmp
     config.adversary.warmup = 0.5
     if name == "kdpp_adv":  # a whole run, and a real network among the students
         config.student.architecture = "efficientnet_tiny"
-        lines = run(config, taught, tmp_path / "run")
+        lines = run(config, shutil.copytree(taught, tmp_path / "teacher"), tmp_path / "run")
     else:
         lines, _ = learn(config)
     for term in ADDED[name.removesuffix("_adv")]:

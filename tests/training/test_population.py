@@ -80,8 +80,8 @@ def of(workdir, weight, seed):
 
 @pytest.mark.slow
 def test_a_member_is_its_lone_run(population, lone, tmp_path):
-    """Weights and seeds of their own, on four devices, two for each member; on one: the next test."""
-    train(population, tmp_path / "run", devices=jax.devices()[:4])
+    """Weights and seeds of their own, on eight devices, two for each member; on one: the next test."""
+    train(population, tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run" / "members").iterdir()) == sorted(
         folder.name for folder in member_folders(population, tmp_path / "run").values()
     )
@@ -94,8 +94,8 @@ def test_a_member_is_its_lone_run(population, lone, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monkeypatch):
-    """Stopped at step 6, and killed while the members of step 8 were being saved."""
+def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monkeypatch, capsys):
+    """Stopped at step 7, and killed while the members of step 8 were being saved."""
     population.checkpoint_every_steps = 4
     read, number = loop.read_from_device, iter(range(1000))
 
@@ -120,7 +120,9 @@ def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monke
         patch.setattr(Checkpoints, "save_last", saving)
         with pytest.raises(KeyboardInterrupt):
             train(population, tmp_path / "run", devices=ONE)
+    capsys.readouterr()
     train(population, tmp_path / "run", devices=ONE)
+    assert "going on from step 7 of 21" in capsys.readouterr().err  # the last one that all members have
     for member, other in (((1.0, 0), "first"), ((0.0, 1), "second")):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
