@@ -108,7 +108,7 @@ def timeless(workdir, but):
     return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tmp_path, monkeypatch, capsys):
     config = make_config(checkpoint_every_steps=3)
 
     class Killed(Exception):
@@ -128,7 +128,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tm
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # a line that the kill cut short
     assert Checkpoints(tmp_path / "run").last_step() == 3
+    capsys.readouterr()
     train(config, tmp_path / "run", devices=ONE)
+    assert "going on from step 3 of 8" in capsys.readouterr().err
     jax.tree.map(np.testing.assert_array_equal, last_student(tmp_path / "run")[1], last_student(finished)[1])
     assert [line["step"] for line in lines_of(tmp_path / "run") if "loss" in line] == [2, 4, 6, 8]
 
