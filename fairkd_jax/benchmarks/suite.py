@@ -106,13 +106,15 @@ class Suite:
         """Finds the longest operations of the step."""
         program = self.programs.get(self.setting)
         program.time(2)
+        seconds = program.time(_STEPS) / _STEPS
+        print(f"compiled in {program.compile_seconds:.0f} s; {1e3 * seconds:.2f} ms a step", flush=True)
         found = tracing.longest(program, copy_rate(), _KEPT_KERNELS)
         print(f"the longest operations of {self.setting.name}: ms, by their bytes, share of the step")
         for row in found[:_SHOWN_KERNELS]:
             floor = "" if row["floor_milliseconds"] is None else f"{row['floor_milliseconds']:.3f}"
             line = f"  {row['milliseconds']:8.3f}  {floor:>8}  {100 * row['share']:5.1f} %"
             print(f"{line}  {row['name']}  {row['from'][-60:]}")
-        return {"longest": found}
+        return {"longest": found, "compile_seconds": program.compile_seconds, "seconds": seconds}
 
     def depthwise(self) -> list[dict[str, Any]]:
         """Measures each depthwise convolution of the student."""
@@ -164,6 +166,7 @@ class Suite:
 
 
 _SHOWN_KERNELS, _KEPT_KERNELS = 10, 200
+_STEPS = 10  # that are timed before the trace
 
 # In the order of their worth; seconds that each takes on one H100 with 16 cores, PyTorch in turn included.
 # These are estimates: none of the sections has run there to its end.
