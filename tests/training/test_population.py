@@ -122,7 +122,9 @@ def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monke
             train(population, tmp_path / "run", devices=ONE)
     capsys.readouterr()
     train(population, tmp_path / "run", devices=ONE)
-    assert "going on from step 7 of 21" in capsys.readouterr().err  # the last one that all members have
+    said = capsys.readouterr()
+    assert "4 to train in 1 wave(s)" in said.out  # not in one for each step that members have
+    assert "going on from step 7 of 21" in said.err  # the last one that all of them have
     for member, other in (((1.0, 0), "first"), ((0.0, 1), "second")):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
