@@ -20,6 +20,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 call=${1:?which call, 1 or 2}; out=${2:?a folder for the results}; python=${PYTHON:-python3}
+[[ $call == [12] ]] || { echo "benchmark_gpu.sh: the call is 1 or 2, not $call" >&2; exit 2; }
 scratch=${TMPDIR:-/tmp}/fairkd_gpu; mkdir -p "$out" "$scratch"
 if compgen -G '.whl/*.whl' > /dev/null && [ ! -e "$scratch/site.done" ]; then
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$scratch/site" .whl/*.whl
@@ -44,5 +45,4 @@ case $call in
     suite 2 "$flags" correctness,depthwise,population,small_population,memory,data,curves,best_batch \
       "${MINUTES:-5.5}" "${against[@]}"
     ;;
-  *) echo "benchmark_gpu.sh: the call is 1 or 2, not $call" >&2; exit 2 ;;
 esac

@@ -96,8 +96,8 @@ def run(setting: Setting, layers_of: str, layers_size: int, batch: int) -> dict[
     return {"rows": rows, "passed": not failed}
 
 
-def _row(name: str, form: str, error: float, bound: float) -> dict[str, Any]:
-    """What is found is printed at once: the rest of the checks may take minutes."""
+def _report_row(name: str, form: str, error: float, bound: float) -> dict[str, Any]:
+    """Prints a row of the table and returns it: the rest of the checks may take minutes."""
     passed = bool(error <= bound)
     print(f"  {error:9.1e}  {form:20}  {name}{'' if passed else f'  ABOVE {bound:.1e}'}", flush=True)
     return {"name": name, "form": form, "error": error, "bound": bound, "passed": passed}
@@ -155,7 +155,7 @@ def _check_case(case: Case, dtype: str) -> list[dict[str, Any]]:
             if form.dtype == dtype:
                 found = differentiate(op, form.precision, inputs)
                 error = max(relative_error(a, b) for a, b in zip(found, expected, strict=True))
-                rows.append(_row(f"{case.name} {implementation}".strip(), name, error, form.bound))
+                rows.append(_report_row(f"{case.name} {implementation}".strip(), name, error, form.bound))
     return rows
 
 
@@ -273,7 +273,9 @@ def _check_step(setting: Setting) -> list[dict[str, Any]]:
             bound = form.bound
             if form.dtype == "bfloat16":
                 bound = max(bound, 1.5 * relative_error(results["rounded"][i], expected))
-            rows.append(_row(f"the step's {what}", name, relative_error(results[name][i], expected), bound))
+            rows.append(
+                _report_row(f"the step's {what}", name, relative_error(results[name][i], expected), bound)
+            )
     return rows
 
 

@@ -65,8 +65,7 @@ def run(model: str, *, size: int, batch: int, dtype: str, rounds: int) -> list[d
     for row, of_row in zip(rows, programs, strict=True):
         timers = {n: functools.partial(seconds_of_one, layer, layer.runs()) for n, layer in of_row.items()}
         row["floor"] = next(iter(of_row.values())).bytes / rate
-        for key, times in in_turn(timers, rounds).items():
-            name, _, what = key.partition(" ")
+        for (name, what), times in in_turn(timers, rounds).items():
             row.setdefault(name, {})[what] = statistics.median(times)
         of_row.clear()  # and with it, its arrays
         print(
@@ -122,10 +121,10 @@ class _Layer:
         return time.perf_counter() - start
 
 
-def _layers(row: dict[str, Any], padding: Any, batch: int, dtype: jnp.dtype) -> dict[str, _Layer]:
+def _layers(row: dict[str, Any], padding: Any, batch: int, dtype: jnp.dtype) -> dict[tuple[str, str], _Layer]:
     channels, kernel = row["channels"], row["kernel"]
     x = jax.ShapeDtypeStruct((batch, row["size"], row["size"], channels), dtype)
     names = implementations(x, jax.ShapeDtypeStruct((kernel, kernel, 1, channels), jnp.float32))
     return {
-        f"{name} {what}": _Layer(row, padding, batch, dtype, name, what) for name in names for what in _PASSES
+        (name, what): _Layer(row, padding, batch, dtype, name, what) for name in names for what in _PASSES
     }

@@ -17,7 +17,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.models import create_model
 from fairkd_jax.models.weights.convert import to_source
 
-CHECKED_IMAGES = 8
+_CHECKED_IMAGES = 8
 _PEER = Path(__file__).with_name("torch_peer.py")
 
 
@@ -105,7 +105,7 @@ def _arrays(program: Program) -> dict[str, np.ndarray]:
     """Batch and weights, and what both models make of the first images in float32."""
     setting = program.setting
     arrays = {name: np.asarray(value) for name, value in program.batch.items()}
-    images = preprocess(program.batch["image"][:CHECKED_IMAGES], size=setting.size)
+    images = preprocess(program.batch["image"][:_CHECKED_IMAGES], size=setting.size)
     # Choosing the fastest kernels for this one call would take a GPU longer than all that is measured.
     options = {"xla_gpu_autotune_level": "0"}
     variables = {"student": program.student_variables(), "teacher": program.teacher_variables}

@@ -1,12 +1,14 @@
 """Contestants that run in turn, so that what disturbs the machine disturbs them alike."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 
-def in_turn(contestants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def in_turn(contestants: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, list[float]]:
     """Runs every contestant once in each round.
 
     Args:
@@ -16,7 +18,7 @@ def in_turn(contestants: Mapping[str, Callable[[], float]], rounds: int) -> dict
     Returns:
       The seconds of each contestant's rounds, in their order.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds: dict[Name, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, contestant in contestants.items():
             seconds[name].append(contestant())
