@@ -9,7 +9,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.adversary import balancing_weights, label_only_losses, ramp
 from fairkd_jax.types import Outputs
-from tests.compared import pulled
+from tests.compared import compiled_pull
 
 COUNTS = np.array([[30, 5, 0], [10, 15, 40]])
 WIDTH, CLASSES = 6, 3
@@ -95,7 +95,9 @@ def test_the_loss_equals_the_reference(condition, source, balanced):
 def test_lambda_scales_what_reaches_the_student_and_nothing_else():
     objective = create_objective("adversary", warmup=0.0)
     params, state = objective.init(jax.random.key(0), spec())
-    one, twenty, zero = (pulled(objective)(params, state, make_inputs(strength=s)) for s in (1.0, 20.0, 0.0))
+    one, twenty, zero = (
+        compiled_pull(objective, params, state, make_inputs(strength=s)) for s in (1.0, 20.0, 0.0)
+    )
     jax.tree.map(np.testing.assert_array_equal, one.gradient, twenty.gradient)
     np.testing.assert_allclose(twenty.cotangent.embedding, 20 * one.cotangent.embedding, rtol=1e-5)
     assert not zero.cotangent.embedding.any()
@@ -122,7 +124,7 @@ def test_samples_of_unknown_group_or_padding_do_not_count():
     other = inputs._replace(student=Outputs(inputs.student.logits, junk))
     assert objective.loss(params, state, inputs)[0] == objective.loss(params, state, other)[0]
     nobody = inputs._replace(batch=inputs.batch | {"group": jnp.full(12, -1)})
-    result = pulled(objective)(params, state, nobody)
+    result = compiled_pull(objective, params, state, nobody)
     assert result.value == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result.gradient, result.cotangent)))
 

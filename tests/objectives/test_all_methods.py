@@ -1,5 +1,7 @@
 """What every objective must do, whatever it computes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import OBJECTIVES, Inputs, Spec, coefficients, create_objective, pull
 from fairkd_jax.training.sharding import make_mesh, over_batch, replicated
 from fairkd_jax.types import Outputs
-from tests.compared import assert_close, pulled
+from tests.compared import assert_close, compiled_pull
 
 pytestmark = pytest.mark.usefixtures("optimized")  # numbers may differ where a compiler moves them about
 CLASSES, STUDENT, TEACHER, BATCH = 5, 12, 16, 16
@@ -66,7 +68,7 @@ def method(request):
         moved = lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=x.dtype).reshape(x.shape))  # noqa: E731
         return jax.tree.map(moved, params), state
 
-    return pulled(objective), *start()
+    return functools.partial(compiled_pull, objective), *start()
 
 
 def test_eight_devices_give_what_one_gives(method):

@@ -9,7 +9,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.bias_critic import batch_bias
 from fairkd_jax.types import Outputs
-from tests.compared import pulled
+from tests.compared import compiled_pull
 
 CLASSES = 3
 
@@ -69,7 +69,7 @@ def test_the_target_is_the_batchs_own_bias(groups, seed):
 def test_the_critic_learns_and_its_loss_leaves_the_student_alone():
     objective, params, state = made()
     inputs = make_inputs(1.0)
-    found = pulled(objective)(params, state, inputs)
+    found = compiled_pull(objective, params, state, inputs)
     label, group, mask = (np.asarray(inputs.batch[k]) for k in ("label", "group", "mask"))
     logits = np.asarray(inputs.student.logits)
     keep = mask > 0
@@ -79,7 +79,7 @@ def test_the_critic_learns_and_its_loss_leaves_the_student_alone():
     assert not any(leaf.any() for leaf in jax.tree.leaves(found.cotangent))
     assert all(leaf.any() for leaf in jax.tree.leaves(found.gradient))
     lower = jax.tree.map(lambda p, g: p - 0.1 * g, params, found.gradient)
-    assert pulled(objective)(lower, state, inputs).value < found.value
+    assert compiled_pull(objective, lower, state, inputs).value < found.value
 
 
 @pytest.mark.parametrize("estimate", ["first", "mean"])
@@ -103,7 +103,7 @@ def test_a_batch_without_two_groups_teaches_nothing():
     objective, params, state = made()
     inputs = make_inputs(1.0)
     alone = inputs._replace(batch=inputs.batch | {"group": jnp.zeros(20, jnp.int32)})
-    found = pulled(objective)(params, state, alone)
+    found = compiled_pull(objective, params, state, alone)
     assert found.value == 0
     assert not any(leaf.any() for leaf in jax.tree.leaves(found.gradient))
 

@@ -11,7 +11,7 @@ from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.ckd import kl_divergence
 from fairkd_jax.objectives.ctkd import reversal_strength, temperature
 from fairkd_jax.types import Outputs
-from tests.compared import pulled
+from tests.compared import compiled_pull
 
 KL = jax.jit(kl_divergence)
 CLASSES, BATCH = 5, 8
@@ -64,7 +64,7 @@ def test_the_global_variant_is_ckd_with_a_reversed_temperature():
     objective = create_objective("ctkd")
     params, state = objective.init(jax.random.key(0), SPEC)
     inputs = make_inputs(epoch=3.0)
-    found = pulled(objective)(params, state, inputs)
+    found = compiled_pull(objective, params, state, inputs)
     s, t = inputs.student.logits, inputs.teacher.logits
     T0 = 1 + 20 / (1 + np.exp(-1))
     with jax.enable_x64(True):
@@ -87,8 +87,10 @@ def test_the_instance_variant_starts_like_the_global_one_and_reaches_no_model():
     objective = create_objective("ctkd", variant="instance", hidden=(7,))
     params, state = objective.init(jax.random.key(0), SPEC)
     inputs = make_inputs(epoch=20.0)
-    first = pulled(objective)(params, state, inputs)
-    alone = pulled(create_objective("ctkd"))(*create_objective("ctkd").init(jax.random.key(0), SPEC), inputs)
+    first = compiled_pull(objective, params, state, inputs)
+    alone = compiled_pull(
+        create_objective("ctkd"), *create_objective("ctkd").init(jax.random.key(0), SPEC), inputs
+    )
     np.testing.assert_allclose(first.value, alone.value, rtol=1e-6)
     # With any parameters: one temperature an image, a constant to the student's logits.
     keys = jax.random.split(jax.random.key(1), 4)
@@ -96,7 +98,7 @@ def test_the_instance_variant_starts_like_the_global_one_and_reaches_no_model():
     params = structure.unflatten(
         [jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
     )
-    found = pulled(objective)(params, state, inputs)
+    found = compiled_pull(objective, params, state, inputs)
     p = jax.tree.map(np.float64, params)
     s, t = (np.float64(o.logits) for o in (inputs.student, inputs.teacher))
     hidden = np.maximum(np.hstack([t, s]) @ p["hidden0"]["kernel"] + p["hidden0"]["bias"], 0)

@@ -9,7 +9,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.kdpp import direction_norm_loss
 from fairkd_jax.types import Outputs
-from tests.compared import assert_close, pulled
+from tests.compared import assert_close, compiled_pull
 
 DIRECTION_NORM = jax.jit(direction_norm_loss)
 CLASSES, WIDTH = 4, 6
@@ -122,7 +122,7 @@ def test_equal_widths_need_no_projector():
     assert params == {}
     assert set(state) == {"class_means"}
     inputs = make_inputs(WIDTH)
-    found = pulled(objective)(params, state, inputs)
+    found = compiled_pull(objective, params, state, inputs)
     rows = slice(0, 10)
     values = reference(
         *(np.float64(o.embedding)[rows] for o in (inputs.student, inputs.teacher)),
@@ -139,7 +139,7 @@ def test_the_projector_normalises_by_the_batch_and_keeps_statistics():
     params, state = objective.init(jax.random.key(0), Spec(CLASSES, 2, width, WIDTH, COUNTS, MEANS))
     assert {"norm", "linear"} == set(params)
     inputs = make_inputs(width)
-    found = pulled(objective)(params, state, inputs)
+    found = compiled_pull(objective, params, state, inputs)
     valid = np.asarray(inputs.batch["mask"]) > 0
     s = np.float64(inputs.student.embedding)[valid]
     projected = (s - s.mean(0)) / np.sqrt(s.var(0) + 1e-5)
@@ -157,8 +157,8 @@ def test_the_projectors_dropout_is_a_function_of_the_steps_key():
     objective = create_objective("kdpp")
     params, state = objective.init(jax.random.key(0), Spec(CLASSES, 2, 30, WIDTH, COUNTS, MEANS))
     inputs = make_inputs(30)
-    one, again = (pulled(objective)(params, state, inputs).value for _ in range(2))
-    other = pulled(objective)(params, state, inputs._replace(key=jax.random.key(4))).value
+    one, again = (compiled_pull(objective, params, state, inputs).value for _ in range(2))
+    other = compiled_pull(objective, params, state, inputs._replace(key=jax.random.key(4))).value
     assert one == again != other
 
 

@@ -9,7 +9,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import Inputs, Spec, create_objective
 from fairkd_jax.objectives.mfd import mmd_loss
 from fairkd_jax.types import Outputs
-from tests.compared import pulled
+from tests.compared import compiled_pull
 
 MMD = jax.jit(mmd_loss, static_argnames=("num_groups", "num_classes"))
 
@@ -110,7 +110,7 @@ def test_a_linear_map_stands_between_unequal_widths(width):
         strength=jnp.float32(0),
         key=jax.random.key(0),
     )
-    found = pulled(objective)(params, state, inputs)
+    found = compiled_pull(objective, params, state, inputs)
     mapped = student @ np.asarray(params["kernel"]) if params else student
     assert float(found.value) == pytest.approx(reference(mapped, teacher, label, group, 2, 2)[0], rel=1e-4)
     assert found.cotangent.embedding.any()

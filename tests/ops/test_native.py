@@ -1,7 +1,6 @@
 """The kernels in C++: where they serve, and what happens where they cannot be made."""
 
 import os
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -43,33 +42,19 @@ def test_several_devices_are_not_served(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def compiler(tmp_path_factory):
-    """One that takes a fifth of the time, as it does not optimize."""
-    path = tmp_path_factory.mktemp("compiler") / "c++"
-    path.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "c++")} "$@" -O0\n')
-    path.chmod(0o755)
-    return str(path)
+def quick(tmp_path_factory, start):
+    """A compiler that hands out what another one has made, without optimizing."""
 
+    def write(script):
+        path = tmp_path_factory.mktemp("compiler") / "c++"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return str(path)
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, start, compiler):
-    """A cache folder with the kernels in it."""
-    cache = tmp_path_factory.mktemp("cache")
-    assert start(XDG_CACHE_HOME=str(cache), CXX=compiler).stdout.strip() == ALL
-    return cache
-
-
-@pytest.fixture(scope="module")
-def quick(made, tmp_path_factory):
-    """A compiler that hands out what another one has made."""
-    (library,) = made.rglob("*.so")
-    kept = shutil.copy(library, tmp_path_factory.mktemp("kept"))
-    path = tmp_path_factory.mktemp("quick") / "c++"
-    path.write_text(
-        f'#!/bin/sh\nwhile [ "$1" != -o ] && [ $# -gt 0 ]; do shift; done\nexec cp "{kept}" "$2"\n'
-    )
-    path.chmod(0o755)
-    return str(path)
+    cache, real = tmp_path_factory.mktemp("cache"), os.environ.get("CXX", "c++")
+    assert start(XDG_CACHE_HOME=str(cache), CXX=write(f'exec {real} "$@" -O0')).stdout.strip() == ALL
+    (library,) = cache.rglob("*.so")
+    return write(f'while [ "$1" != -o ] && [ $# -gt 0 ]; do shift; done\nexec cp "{library}" "$2"')
 
 
 @needs_compiler

@@ -111,6 +111,8 @@ class Task:
             ema_decay=ema_decay,
         )
         self.weights = {name: jnp.float32(WEIGHTS[name]) for name in names}
+        self.compiled_init, self.compiled_step = jax.jit(self.init), jax.jit(self.step)
+        self.compiled_teacher = jax.jit(self.teacher.apply)
 
 
 def batch(seed=0, size=BATCH):

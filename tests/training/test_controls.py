@@ -60,7 +60,7 @@ def student(make_task):
         flip=False,
         rate=0.0,
     )
-    init = jax.jit(task.init)
+    init = task.compiled_init
     predict = jax.jit(
         lambda state, image: task.student.apply(
             state.student_variables(), (image / 255.0 - 0.45) / 0.225, train=False

@@ -29,14 +29,13 @@ class Once:
 
     def __init__(self, task, batch):
         self.task = task
-        if not hasattr(task, "compiled"):  # else an earlier test has compiled it
-            task.compiled = jax.jit(task.init), jax.jit(task.step), jax.jit(task.teacher.apply)
-        start, step, teach = task.compiled
-        self.state = start().replace(step=jnp.int32(STEP))
+        self.state = task.compiled_init().replace(step=jnp.int32(STEP))
         self.batch = {name: jnp.asarray(value) for name, value in batch.items()}
         self.images = seen(self.batch["image"])
-        self.teacher = teach(task.teacher_variables, self.images)
-        self.after, self.metrics = step(self.state, task.teacher_variables, self.batch, task.weights)
+        self.teacher = task.compiled_teacher(task.teacher_variables, self.images)
+        self.after, self.metrics = task.compiled_step(
+            self.state, task.teacher_variables, self.batch, task.weights
+        )
 
     def outputs(self, params):
         return self.task.student.apply(
@@ -150,7 +149,7 @@ def test_further_steps_of_the_adversary_are_steps(make_task, make_batch):
 
     def run(steps, times):
         task = make_task(("cross_entropy", "adversary"), options={"adversary": {"steps": steps}}, **common)
-        state, step = jax.jit(task.init)(), jax.jit(task.step)
+        state, step = task.compiled_init(), task.compiled_step
         for _ in range(times):
             state, metrics = step(state, task.teacher_variables, batch, task.weights)
         return state, metrics
@@ -229,7 +228,7 @@ def test_three_groups_some_of_them_unknown(make_task, make_batch, way):
     names = ("cross_entropy", "ckd", *own)
     counts = np.array([[50, 10, 60, 0], [10, 50, 10, 60], [20, 20, 10, 10]])
     task = make_task(names, options=options, group_heads=heads, counts=counts)
-    state, step = jax.jit(task.init)(), jax.jit(task.step)
+    state, step = task.compiled_init(), task.compiled_step
     for seed in range(2):
         batch = make_batch(seed)
         batch["group"] = np.array([-1, 0, 1, 2] * 4, np.int32)

@@ -46,7 +46,7 @@ def test_lambda_zero_is_the_undebiased_student_bit_for_bit(whole, make_task, bat
     # And another program that has no adversary at all.
     clip = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.01))
     task = make_task(PLAIN, optimizers={"student": clip}, ema_decay=0.9)
-    step, without = jax.jit(task.step), jax.jit(task.init)().replace(step=jnp.int32(10))
+    step, without = task.compiled_step, task.compiled_init().replace(step=jnp.int32(10))
     for batch in batches:
         without, _ = step(without, task.teacher_variables, batch, task.weights)
     assert largest_difference(zero.params["student"], without.params["student"]) < 1e-6
@@ -94,9 +94,9 @@ def test_one_device_and_eight_agree(whole, make_batch):
 def test_a_step_is_a_function_of_seed_and_step_alone(whole, batches):
     one, _ = whole.run(batches)
     other, _ = whole.run(batches, seed=1)
-    step, again = jax.jit(lambda *arguments: whole.step(*arguments)), whole.start()  # traced once more
-    for batch in batches:
-        again, _ = step(again, whole.teacher_variables, batch, whole.weights)
+    again = whole.start()
+    for batch in batches:  # by a program that was traced for itself
+        again, _ = whole.compiled_step(again, whole.teacher_variables, batch, whole.weights)
     chex.assert_trees_all_equal(one, jax.device_get(again))
     assert largest_difference(one.params["student"], other.params["student"]) > 1e-3
 
@@ -162,7 +162,7 @@ def test_the_gradient_ratio_counts_what_comes_through_the_head(make_task, make_b
     """Cross-entropy, and an adversary on the logits, pull on the embedding through the head alone."""
     options = {"adversary": {"warmup": 0.0, "source": source}}
     task = make_task(("cross_entropy", "ckd", "adversary"), options=options, rate=0.0)
-    state = jax.jit(task.init)().replace(step=jnp.int32(7))
+    state = task.compiled_init().replace(step=jnp.int32(7))
     batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
     variables = {"params": state.params["student"], "batch_stats": state.batch_stats}
 
@@ -192,7 +192,7 @@ def test_the_gradient_ratio_counts_what_comes_through_the_head(make_task, make_b
         return (2 / (1 + np.exp(-10 * 7 / 20)) - 1) * (weight * nats).sum() / weight.sum()
 
     norms = [np.linalg.norm(jax.jit(jax.grad(f))(outputs.embedding)) for f in (pulled, taught)]
-    _, metrics = jax.jit(task.step)(state, task.teacher_variables, batch, task.weights)
+    _, metrics = task.compiled_step(state, task.teacher_variables, batch, task.weights)
     np.testing.assert_allclose(metrics["gradient_ratio"], norms, rtol=1e-3)
 
 
