@@ -3,7 +3,7 @@
 python eval.py --workdir DIR [--checkpoint best|last|STEP] [--split test] [--baseline OTHER_DIR] [--probe]
 """
 
-from fairkd_jax import host_memory, interrupt  # before all that takes long to import
+from fairkd_jax import host_memory, interrupt  # before the imports that take seconds
 
 host_memory.tune(__name__)
 interrupt.install(__name__)
@@ -13,18 +13,26 @@ from pathlib import Path
 from absl import flags
 
 from fairkd_jax import cli
-from fairkd_jax.report import tables
-from fairkd_jax.training import evaluate_run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Of the student: best, last or a step's number.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "What to score on.")
-_BASELINE = flags.DEFINE_string("baseline", "", "The folder of a run to compare with.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "Images at a time; 0: as in training.", lower_bound=0)
-_PROBE = flags.DEFINE_bool("probe", False, "Whether to ask how well the group can be read from each model.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "best", "Checkpoint of the student: best, last or the number of a step."
+)
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Split to score the models on.")
+_BASELINE = flags.DEFINE_string("baseline", "", "Folder of another run to compare with.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 0, "Number of images in a batch; 0 for the number of the training.", lower_bound=0
+)
+_PROBE = flags.DEFINE_bool(
+    "probe", False, "Whether to fit probes that read the protected group from each model."
+)
 
 
 def main() -> None:
+    """Scores the run, and prints the tables."""
+    from fairkd_jax.evaluation.evaluate import evaluate_run
+    from fairkd_jax.report import tables
+
     cli.use_compilation_cache()
     evaluation = evaluate_run(
         Path(_WORKDIR.value),
@@ -34,7 +42,7 @@ def main() -> None:
         batch_size=_BATCH_SIZE.value,
         probe=_PROBE.value,
     )
-    print(f"{tables.comparison(evaluation)}\n\n{tables.recall_by_group(evaluation)}")
+    print(f"{tables.format_comparison(evaluation)}\n\n{tables.format_recall_by_group(evaluation)}")
 
 
 if __name__ == "__main__":

@@ -1,74 +1,93 @@
 """Trains a student, with its teacher before it, and prints how they compare.
 
-python train.py --config configs/rkd_adv.py[:PRESET] [--config.KEY=VALUE ...] [--workdir DIR] [--baseline]
+python train.py --config rkd_adv[:WORD,...] [--config.KEY=VALUE ...] [--workdir DIR] [--baseline]
+python train.py --list
+
+--config names a config of the project, or a file with get_config, as in configs/rkd_adv.py.
 """
 
-from fairkd_jax import host_memory, interrupt  # before all that takes long to import
+from fairkd_jax import host_memory, interrupt  # before the imports that take seconds
 
 host_memory.tune(__name__)
 interrupt.install(__name__)
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from fairkd_jax import cli
-from fairkd_jax.report import tables
-from fairkd_jax.training import (
-    MembersDiverged,
-    baseline_config,
-    evaluate_run,
-    is_population,
-    member_folders,
-    resolved,
-    teacher_folder,
-    train,
-    uses_teacher,
-)
+from fairkd_jax.configs.names import make_run_name
+from fairkd_jax.runs.folder import RunFolder
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "File[:preset].", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config>[-<preset>] by default.")
+if TYPE_CHECKING:
+    from fairkd_jax.recipe.parse import Recipe
+
+_CONFIG = cli.define_config_flag(
+    "Config of the run, with optional words: NAME[:WORD,...] or FILE.py[:WORD,...]; --list prints names and"
+    " words."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of the run; by default runs/<config>[_<debiasing words>][-<preset>]."
+)
+flags.DEFINE_bool("list", False, "Whether to print the configs, words, models and keys, and train nothing.")
 _BASELINE = flags.DEFINE_bool("baseline", False, "Whether to train the student without debiasing as well.")
 cli.define_cluster_flags()
 flags.mark_flag_as_required("config")
 
 
 def default_workdir() -> Path:
-    """`runs/rkd_adv-utkface` for `--config configs/rkd_adv.py:utkface`."""
-    path, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    return Path("runs") / "-".join(filter(None, (Path(path).stem, preset)))
+    """Returns the folder of a run without --workdir: `runs/rkd_mfd-utkface` for `rkd:utkface,mfd`."""
+    return Path("runs", make_run_name(config_flags.get_config_filename(flags.FLAGS["config"])))
 
 
-def train_members(config: ConfigDict, workdir: Path) -> None:
-    """Trains a population, and scores those of its members that have not diverged."""
-    folders, diverged = member_folders(config, workdir), None
+def train_members(recipe: "Recipe", workdir: Path) -> None:
+    """Trains a population, and scores its members that have not diverged."""
+    from fairkd_jax.evaluation.evaluate import evaluate_run
+    from fairkd_jax.report import tables
+    from fairkd_jax.training import MembersDiverged, train_recipe
+    from fairkd_jax.training.context import find_student_folder
+
+    folders = {student.name: find_student_folder(student, workdir) for student in recipe.students}
+    diverged = None
     try:
-        train(config, workdir)
+        train_recipe(recipe, workdir)
     except MembersDiverged as error:
         folders, diverged = {name: folders[name] for name in error.complete}, error
     if folders:
-        cli.say(f"\n{tables.members({name: evaluate_run(folder) for name, folder in folders.items()})}")
+        evaluations = {name: evaluate_run(folder) for name, folder in folders.items()}
+        cli.print_once(f"\n{tables.format_population(evaluations)}")
     if diverged:
         raise diverged
 
 
 def main() -> None:
+    """Trains the runs that the flags ask for."""
+    from fairkd_jax.evaluation.evaluate import evaluate_run
+    from fairkd_jax.recipe.parse import parse_recipe
+    from fairkd_jax.recipe.related import baseline_config
+    from fairkd_jax.report import tables
+    from fairkd_jax.training import train_recipe
+    from fairkd_jax.training.context import find_teacher_folder
+
     cli.join_cluster()
     cli.use_compilation_cache()
-    config = resolved(cli.load_config(_CONFIG))
+    recipe = parse_recipe(cli.load_config(_CONFIG))
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir()
-    teacher = teacher_folder(config, workdir) if uses_teacher(config) else None
-    baseline = baseline_config(config, teacher) if _BASELINE.value else None
-    if is_population(config):
-        train_members(config, workdir)
+    baseline = None
+    if _BASELINE.value:
+        baseline = parse_recipe(baseline_config(recipe, find_teacher_folder(recipe, workdir)))
+    if recipe.is_population:
+        train_members(recipe, workdir)
         return
-    train(config, workdir)
+    train_recipe(recipe, workdir)
+    folder = RunFolder(workdir).baseline
     if baseline is not None:
-        train(baseline, workdir / "baseline", name="baseline")
-        evaluate_run(workdir / "baseline")  # a run of its own, to be compared as such
-    evaluation = evaluate_run(workdir, baseline=workdir / "baseline" if baseline is not None else None)
-    cli.say(f"\n{tables.comparison(evaluation)}\n\n{tables.recall_by_group(evaluation)}")
+        train_recipe(baseline, folder, name="baseline")
+        evaluate_run(folder)  # the baseline is a run of its own, for comparisons
+    evaluation = evaluate_run(workdir, baseline=folder if baseline is not None else None)
+    cli.print_once(f"\n{tables.format_comparison(evaluation)}\n\n{tables.format_recall_by_group(evaluation)}")
 
 
 if __name__ == "__main__":

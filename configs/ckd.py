@@ -1,12 +1,3 @@
-"""Conventional distillation: the teacher's softened probabilities (Hinton et al. 2015)."""
+"""The same as `--config ckd`."""
 
-from ml_collections import ConfigDict
-
-from configs import base
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = base.get_config(preset)
-    config.objectives = ("cross_entropy", "ckd")
-    config.cross_entropy.weight = 0.1
-    return config
+from fairkd_jax.configs.ckd import get_config as get_config

@@ -1,11 +1,3 @@
-"""Conventional distillation with the adversary that removes the bias."""
+"""The same as `--config ckd_adv`."""
 
-from ml_collections import ConfigDict
-
-from configs import ckd
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = ckd.get_config(preset)
-    config.objectives = (*config.objectives, "adversary")
-    return config
+from fairkd_jax.configs.ckd_adv import get_config as get_config

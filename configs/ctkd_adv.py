@@ -1,11 +1,3 @@
-"""Distillation at a learnt temperature with the adversary that removes the bias."""
+"""The same as `--config ctkd_adv`."""
 
-from ml_collections import ConfigDict
-
-from configs import ctkd
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = ctkd.get_config(preset)
-    config.objectives = (*config.objectives, "adversary")
-    return config
+from fairkd_jax.configs.ctkd_adv import get_config as get_config

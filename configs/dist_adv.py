@@ -1,11 +1,3 @@
-"""DIST with the adversary that removes the bias."""
+"""The same as `--config dist_adv`."""
 
-from ml_collections import ConfigDict
-
-from configs import dist
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = dist.get_config(preset)
-    config.objectives = (*config.objectives, "adversary")
-    return config
+from fairkd_jax.configs.dist_adv import get_config as get_config

@@ -1,12 +1,3 @@
-"""Decoupled distillation: the label's probability and the others' shares apart (Zhao et al. 2022)."""
+"""The same as `--config dkd`."""
 
-from ml_collections import ConfigDict
-
-from configs import base
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = base.get_config(preset)
-    config.objectives = ("cross_entropy", "dkd")
-    config.dkd.warmup_epochs = 2.0
-    return config
+from fairkd_jax.configs.dkd import get_config as get_config

@@ -1,11 +1,3 @@
-"""Decoupled distillation with the adversary that removes the bias."""
+"""The same as `--config dkd_adv`."""
 
-from ml_collections import ConfigDict
-
-from configs import dkd
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = dkd.get_config(preset)
-    config.objectives = (*config.objectives, "adversary")
-    return config
+from fairkd_jax.configs.dkd_adv import get_config as get_config

@@ -1,11 +1,3 @@
-"""KD++ with the adversary that removes the bias."""
+"""The same as `--config kdpp_adv`."""
 
-from ml_collections import ConfigDict
-
-from configs import kdpp
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = kdpp.get_config(preset)
-    config.objectives = (*config.objectives, "adversary")
-    return config
+from fairkd_jax.configs.kdpp_adv import get_config as get_config

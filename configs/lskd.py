@@ -1,13 +1,3 @@
-"""Conventional distillation of standardised logits (Sun et al. 2024)."""
+"""The same as `--config lskd`."""
 
-from ml_collections import ConfigDict
-
-from configs import ckd
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = ckd.get_config(preset)
-    config.ckd.standardize = True
-    config.ckd.temperature = 2.0
-    config.ckd.weight = 9.0
-    return config
+from fairkd_jax.configs.lskd import get_config as get_config

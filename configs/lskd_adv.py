@@ -1,11 +1,3 @@
-"""Distillation of standardised logits with the adversary that removes the bias."""
+"""The same as `--config lskd_adv`."""
 
-from ml_collections import ConfigDict
-
-from configs import lskd
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = lskd.get_config(preset)
-    config.objectives = (*config.objectives, "adversary")
-    return config
+from fairkd_jax.configs.lskd_adv import get_config as get_config

@@ -1,11 +1,3 @@
-"""Relational distillation with the adversary that removes the bias."""
+"""The same as `--config rkd_adv`."""
 
-from ml_collections import ConfigDict
-
-from configs import rkd
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = rkd.get_config(preset)
-    config.objectives = (*config.objectives, "adversary")
-    return config
+from fairkd_jax.configs.rkd_adv import get_config as get_config

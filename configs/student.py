@@ -1,11 +1,3 @@
-"""The student without a teacher, from labels alone."""
+"""The same as `--config student`."""
 
-from ml_collections import ConfigDict
-
-from configs import base
-
-
-def get_config(preset: str = "") -> ConfigDict:
-    config = base.get_config(preset)
-    config.objectives = ("cross_entropy",)
-    return config
+from fairkd_jax.configs.student import get_config as get_config

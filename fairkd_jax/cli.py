@@ -1,23 +1,27 @@
-"""What the command-line programs share: flags in, one line and an exit code where something is wrong."""
+"""Runs command-line programs: parses flags, and turns a user's mistake into one line and an exit code.
+
+JAX is imported where it is used: `--help` and programs that read tables start without JAX.
+"""
 
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from logging import INFO, Formatter, LogRecord
 from pathlib import Path
+from typing import NoReturn
 
-import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from fairkd_jax.configs.names import find_file
 from fairkd_jax.errors import UsageError
-from fairkd_jax.files import cache_folder, make_folder
-from fairkd_jax.training import cluster
+from fairkd_jax.files import get_cache_folder, make_folder
 
+flags.disclaim_key_flags()  # the flags that a function here defines belong to the program, also in --help
 USAGE_ERROR = 2
 OS_ERROR = 1
-# What a config file, or an override of a key, may raise: anything that Python code can be wrong in.
+# Errors of a config file or of an override: a config file is Python code and can raise any of these.
 FLAG_ERRORS = (
     flags.Error,
     AttributeError,
@@ -30,148 +34,261 @@ FLAG_ERRORS = (
     ValueError,
 )
 HELP = ("--help", "-help", "-h", "--helpfull", "-?")
+LIST = ("--list", "-list", "--list=true", "--list=True")
 
 
 def run(main: Callable[..., None], *, positional: bool = False) -> None:
     """Parses the flags and runs a program.
 
-    With `positional` it is handed the list of the arguments that are no flags; without, these are a mistake.
-    A user's mistake ends it with one line on stderr and exit code 2. An exception with an `exit_code`
-    ends it with its message and that code.
+    A `UsageError` ends the program with one line on stderr and exit code 2, an `OSError` with one line and
+    exit code 1. A `RuntimeError` with an attribute `exit_code` ends the program with its message and this
+    code. Any other exception shows a traceback.
+
+    Args:
+      main: Function of the program. With `positional`, its argument is the list of all arguments that are not
+        flags.
+      positional: Whether the program accepts arguments that are not flags.
     """
 
-    def guarded(argv: list[str]) -> None:
+    def run_main(argv: list[str]) -> None:
         handler = logging.get_absl_handler()
         handler.addFilter(_is_worth_reading)
         handler.setFormatter(Formatter("%(message)s"))
         if len(argv) > 1 and not positional:
-            fail(f"unexpected argument {argv[1]!r}; options start with --")
+            fail(f"unexpected argument {argv[1]!r}; options must start with --")
         try:
             main(*([argv[1:]] if positional else []))
         except UsageError as error:
             fail(str(error))
-        except OSError as error:  # a full disk, a folder that cannot be written to
+        except OSError as error:  # such as a full disk, or a folder without write permission
             where = f"{error.filename}: " if error.filename else ""
             fail(f"{where}{error.strerror or error}", OS_ERROR)
         except Exception as error:
             if isinstance(error, RuntimeError) and hasattr(error, "exit_code"):
-                _say_mistake(str(error))  # all processes of a run come here together
+                _print_error(str(error))  # all processes of a run reach this line together
                 sys.exit(error.exit_code)
-            _leave_others()
+            _exit_if_distributed()
             raise
 
     if positional:
-        flags.FLAGS.set_gnu_getopt()  # flags may stand behind such arguments
-    app.run(guarded, flags_parser=_parse)
+        flags.FLAGS.set_gnu_getopt()  # so that flags may follow other arguments
+    app.run(run_main, flags_parser=_parse_flags)
 
 
 def fail(message: str, code: int = USAGE_ERROR) -> None:
-    """Prints one line on stderr and ends the program."""
-    _say_mistake(message)
-    if jax.distributed.is_initialized():
-        _end_alone(code)
+    """Prints one line on stderr and ends the program.
+
+    Args:
+      message: Text that names the error and says how to correct the error.
+      code: Exit code of the program.
+
+    Raises:
+      SystemExit: The process is the only process of its run. A process of several ends without an exception.
+    """
+    _print_error(message)
+    if _is_distributed():
+        _exit_without_barrier(code)
     sys.exit(code)
 
 
-def _say_mistake(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
 
 
-def _leave_others() -> None:
-    """Ends one of several processes after an error of its own, with its traceback."""
-    if jax.distributed.is_initialized():
+def _exit_if_distributed() -> None:
+    """Prints the traceback and ends this process at once where the run has several processes."""
+    if _is_distributed():
         traceback.print_exc()
-        _end_alone(1)
+        _exit_without_barrier(1)
 
 
-def _end_alone(code: int) -> None:
-    """Ends the process without waiting for the others, who wait for it, at JAX's last barrier."""
+def _is_distributed() -> bool:
+    """Returns whether this process has joined other processes; without JAX it has not."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def _exit_without_barrier(code: int) -> None:
+    """Ends this process without JAX's last barrier, where the other processes would wait for this process."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _is_worth_reading(record: LogRecord) -> bool:
-    """Libraries tell each of their steps at the level of information, this package what is worth reading."""
+    """Returns whether to show a log record: all warnings, but information only from this package."""
     return record.levelno > INFO or Path(record.pathname).is_relative_to(Path(__file__).parent)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags; what a config file or an override raises is the user's to mend."""
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; an error of a config file or of an override ends the program with one line.
+
+    Args:
+      argv: Name of the program, and its arguments.
+
+    Returns:
+      Name of the program, and the arguments that are not flags.
+    """
     if set(argv[1:]) & set(HELP):
-        print(f"{sys.modules['__main__'].__doc__}{flags.FLAGS.main_module_help()}")
-        print("The keys of --config, with their meaning, stand in configs/base.py.")
-        sys.exit(0)
-    # A program in scripts/, too, finds what the files in configs/ import of each other.
+        text = f"{sys.modules['__main__'].__doc__}{flags.FLAGS.main_module_help()}"
+        if "config" in flags.FLAGS:
+            text += "\ntrain.py --list prints the configs, the keys of --config, and their meaning."
+        _print_and_exit(text)
+    if "list" in flags.FLAGS and set(argv[1:]) & set(LIST):
+        from fairkd_jax.configs.listing import format_listing  # imports all models and objectives
+
+        _print_and_exit(format_listing())
+    # A user's config file may import configs/, also when a program in scripts/ reads this file.
     sys.path.append(str(Path(__file__).parents[1]))
     try:
         return flags.FLAGS(argv)
     except FLAG_ERRORS as error:
-        fail(f"{_in_short(error)} (see --help)")
+        usage = find_usage_error(error)
+        fail(str(usage) if usage else f"{_format_flag_error(error)} (see --help)")
         raise
 
 
-def _in_short(error: Exception) -> str:
-    """What a flag's parser complains of, without the wrapping that ml_collections puts around it."""
+def _print_and_exit(text: str) -> NoReturn:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def find_usage_error(error: BaseException) -> UsageError | None:
+    """Finds the first `UsageError` that led to an error of a flag, without the text around the message.
+
+    Args:
+      error: Error of a flag's parser.
+    """
+    cause, found = error.__context__, error if isinstance(error, UsageError) else None
+    return (find_usage_error(cause) if cause else None) or found
+
+
+def _format_flag_error(error: Exception) -> str:
+    """Formats the error of a flag's parser, without the text that ml_collections puts around the error."""
     message = " ".join(str(part) for part in error.args)
-    if "Traceback" in message:  # of what the config file raised, which stands at its end
+    if "Traceback" in message:  # the config file raised an exception: its message is at the end
         message = message.strip().splitlines()[-1].partition("Error: ")[2]
     if isinstance(error, AttributeError | KeyError):
         message = f"unknown key {message}".replace("\\n", ". ").replace("\\'", "'").replace("'", "")
     return message
 
 
+class _ConfigParser(flags.ArgumentParser):
+    """Parser of a config flag: a name of the project's configs stands for its file."""
+
+    def __init__(self, parser: flags.ArgumentParser) -> None:
+        """Takes the parser of a flag with the path of a file."""
+        super().__init__()
+        self._parser = parser
+
+    def parse(self, argument: str) -> ConfigDict:
+        """Returns the config for NAME[:WORDS] or FILE.py[:WORDS]."""
+        config: ConfigDict = self._parser.parse(find_file(argument))
+        return config
+
+    def flag_type(self) -> str:
+        """Returns the type for help texts."""
+        return "config"
+
+
+def define_config_flag(
+    meaning: str, *, values: flags.FlagValues = flags.FLAGS, arguments: Sequence[str] | None = None
+) -> flags.FlagHolder:
+    """Defines the flag `--config`, with the overrides `--config.KEY=VALUE`.
+
+    Args:
+      meaning: Help text, with the form of the value.
+      values: Flags that the new flag joins.
+      arguments: Program name and arguments with the overrides; None reads `sys.argv`.
+
+    Returns:
+      Holder of the flag, see `load_config`.
+    """
+    holder = config_flags.DEFINE_config_file(
+        "config", None, meaning, lock_config=True, flag_values=values, sys_argv=arguments
+    )
+    values["config"].parser = _ConfigParser(values["config"].parser)
+    return holder
+
+
 def load_config(holder: flags.FlagHolder) -> ConfigDict:
-    """The config that a flag names.
+    """Loads the config that a flag names, with the overrides of the command line.
+
+    Args:
+      holder: Flag of a config file.
+
+    Returns:
+      Copy of the config, without references between its keys.
 
     Raises:
-      UsageError: the file does not exist or cannot be read as Python.
+      UsageError: The file cannot be read.
     """
     path = config_flags.get_config_filename(flags.FLAGS[holder.name]).partition(":")[0]
-    if not Path(path).is_file():
-        raise UsageError(f"there is no config file {path}; the project's own are in configs/")
     try:
         return holder.value.copy_and_resolve_references()
     except OSError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
-        raise UsageError(f"the config file {path} cannot be read: {reason}") from None
+        raise UsageError(f"the config file {path} cannot be read ({reason}); correct the file") from None
 
 
 def define_cluster_flags() -> None:
-    """The flags of a run over several processes."""
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where a run has several processes.")
-    flags.DEFINE_integer("num_processes", 0, "How many these are.", lower_bound=0)
-    flags.DEFINE_integer("process_id", -1, "Which one this is, from 0.", lower_bound=-1)
+    """Defines the flags of a run with several processes."""
+    flags.DEFINE_string(
+        "coordinator",
+        "",
+        "Address of process 0, as HOST:PORT, for a run with several processes; needs --num_processes and"
+        " --process_id.",
+    )
+    flags.DEFINE_integer(
+        "num_processes", 0, "Number of processes of the run; needs --coordinator.", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "process_id", -1, "Index of this process, from 0; needs --coordinator.", lower_bound=-1
+    )
     flags.DEFINE_bool(
         "distributed",
         None,
-        "Whether to look for other processes, as a TPU pod slice needs; by default where Slurm or"
-        " TPU_WORKER_HOSTNAMES names several.",
+        "Whether to find the other processes of the run automatically, as a TPU pod slice needs; by default"
+        " true where Slurm or TPU_WORKER_HOSTNAMES names several processes.",
     )
 
 
-def say(text: str) -> None:
-    """Prints a text; of several processes, one does."""
+def print_once(text: str) -> None:
+    """Prints a text in process 0 of the run only."""
+    import jax
+
     if not jax.process_index():
         print(text)
 
 
 def join_cluster() -> None:
-    """Joins the other processes of this run; see `training.cluster`."""
+    """Joins the other processes of this run, as the flags say.
+
+    Raises:
+      UsageError: The flags contradict each other, or the other processes do not answer.
+    """
+    from fairkd_jax import distributed
+
     values = flags.FLAGS
-    cluster.join(values.coordinator, values.num_processes, values.process_id, detect=values.distributed)
+    distributed.join_processes(
+        values.coordinator, values.num_processes, values.process_id, detect=values.distributed
+    )
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX is told of another one."""
+    """Makes JAX keep compiled programs in the user's cache folder, unless the user has set another folder."""
+    import jax
+
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    folder = cache_folder() / "jax"
+    folder = get_cache_folder() / "jax"
     if make_folder(folder):
         jax.config.update("jax_compilation_cache_dir", str(folder))
     else:
         logging.warning(
-            "Compiled programs cannot be kept in %s: every start will compile anew (XDG_CACHE_HOME or"
-            " JAX_COMPILATION_CACHE_DIR may name another folder)",
+            "Compiled programs cannot be kept in %s, so every start compiles again; name another folder with"
+            " XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR",
             folder,
         )

@@ -1,27 +1,31 @@
-"""The one exception that means "the user can mend this"."""
+"""Errors that the user can correct."""
 
 import contextlib
 from collections.abc import Iterator
 
 
 class UsageError(ValueError):
-    """A mistake in what the user asked for or supplied.
+    """Error in the user's command, config or data.
 
-    Its message is one line that names the fault and says what to do. The command-line programs print
-    that line and exit with code 2; everything else that is raised is a defect and shows a traceback.
+    The message is one line that names the error and says how to correct the error. The command-line programs
+    print this line and exit with code 2. Every other exception is a defect of the project and shows a
+    traceback.
     """
 
 
 @contextlib.contextmanager
 def reading(what: str, advice: str) -> Iterator[None]:
-    """Says in one line what a library raises when it reads damaged files.
+    """Turns any exception from a library that reads a damaged file into a `UsageError` of one line.
 
     Args:
-      what: what is read, with its path.
-      advice: what to do where it is damaged.
+      what: Noun phrase for the file, with its path.
+      advice: Imperative sentence for the user of a damaged file.
+
+    Yields:
+      None, for the `with` block that reads the file.
 
     Raises:
-      UsageError: something was raised.
+      UsageError: The block raised an exception.
     """
     try:
         yield

@@ -1,15 +1,17 @@
-"""How the C library hands out memory for XLA's buffers on a CPU: in large pages, and kept once it is there.
+"""Settings of the C library for XLA's buffers on a CPU: large pages, and memory that the process keeps.
 
-XLA allocates the buffers of each step anew, and the C library gives them back to the system after it. With
-pages of 4 KiB the system fills them in some hundred thousand pieces a step, and a virtual machine may even
-give them back to its host, so that a step now and then takes 0.9 s instead of 0.5 s. On 2 cores a training
-step of EfficientNet-B0 at 128 pixels took 0.44 s before and 0.31 s with large pages; memory that is kept
-makes its times even (of 45 steps 10 were slow before, none is now). The C library reads the settings when a
-process starts, so that the program starts once more.
+XLA allocates new buffers in each step, and the C library returns the buffers to the system after the step.
+With pages of 4 KiB, the system then fills some hundred thousand pages in each step. A virtual machine may
+even return the pages to its host, so that some steps take 0.9 s instead of 0.5 s.
 
-The price is room. A step's buffers seldom fit where the last one's were, as something small lies there now,
-and two steps are under way at a time: up to 2.6 times XLA's plan of a step was taken. Where that is too
-much, `return_freed` has each large buffer given back to the system; the plan then holds.
+Measured on 2 cores: a training step of EfficientNet-B0 at 128 pixels took 0.44 s before, and 0.31 s with
+large pages. With memory that the process keeps, all steps take about the same time: of 45 steps, 10 were slow
+before and none is slow now.
+
+The price is memory. The buffers of a step seldom fit into the memory of the last step, because small buffers
+now lie there. Also, two steps run at a time. A step took up to 2.6 times the memory that XLA had planned.
+Where this is too much, `return_free_memory` makes the C library return each large buffer to the system. The
+step then takes the planned memory.
 """
 
 import ctypes
@@ -21,13 +23,17 @@ SETTING = ":".join(
     f"glibc.malloc.{name}"
     for name in ("hugetlb=1", "mmap_max=0", "trim_threshold=1099511627776", "arena_max=1")
 )
-_MMAP_THRESHOLD, _MMAP_MAX = -3, -4  # of malloc.h
+_MMAP_THRESHOLD, _MMAP_MAX = -3, -4  # constants of malloc.h
 
 
 def tune(module: str) -> None:
-    """Starts the program anew with these settings, where `module` is the program and nobody has set anything.
+    """Starts the program again with these settings, because the C library reads settings at a start only.
 
-    Other C libraries, and systems that allow no large pages, ignore what they do not know.
+    Does nothing where the user has set GLIBC_TUNABLES, or on a system other than Linux. Other C libraries,
+    and systems without large pages, ignore the settings.
+
+    Args:
+      module: `__name__` of the calling module; only a main program starts again.
     """
     if module != "__main__" or not sys.platform.startswith("linux") or VARIABLE in os.environ:
         return
@@ -35,13 +41,15 @@ def tune(module: str) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def return_freed() -> None:
-    """Has the C library give memory back from now on: what is free at once, and large buffers when freed.
+def return_free_memory() -> None:
+    """Makes the C library return free memory now, and large buffers as soon as they are freed.
 
-    Holes among what is in use are emptied; a buffer that fits one still fills it, and leaves it filled.
-    Beside that a step takes what XLA has planned, but its pages must be filled anew (5 to 10 % slower, on
+    Also returns the pages of free gaps between buffers in use. A later buffer that fits into a gap fills the
+    gap again, and the gap then stays filled. Apart from such gaps, a step takes the memory that XLA has
+    planned. The system must fill new pages in each step, which makes a step 5 to 10 % slower (measured on
     2 cores).
-    Libraries that are not GNU's keep their own ways.
+
+    Does nothing with a C library other than GNU's.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):

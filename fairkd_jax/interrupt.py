@@ -1,7 +1,7 @@
-"""Ctrl-C before a program can save anything: one line, from the first moment on.
+"""Handles Ctrl-C before a program can save its state: prints one line instead of a traceback.
 
-Import it before the heavy libraries, whose imports take seconds, in which Python's own handler would print a
-traceback or raise where the exception is lost.
+A program must import this module before the heavy libraries. Their imports take seconds, and in this
+time Python's own handler would print a traceback, or raise an exception that no code sees.
 """
 
 import os
@@ -11,14 +11,19 @@ import sys
 EXIT_CODE = 128 + signal.SIGINT
 
 
-def _end(number: int, frame: object) -> None:
-    """Ends at once: what is written, is written under another name and renamed."""
-    line = f"{os.path.basename(sys.argv[0])}: interrupted; the same command goes on from what was saved\n"
+def _exit_with_message(number: int, frame: object) -> None:
+    """Ends the process at once; every file has a temporary name until all its bytes are there."""
+    name = os.path.basename(sys.argv[0])
+    line = f"{name}: interrupted; start the same command again to continue from the saved state\n"
     os.write(2, line.encode())
     os._exit(EXIT_CODE)
 
 
 def install(module: str) -> None:
-    """Makes the process end with one line at Ctrl-C, where `module` is the program that it runs."""
+    """Installs the handler of Ctrl-C for a main program.
+
+    Args:
+      module: `__name__` of the calling module; the handler is installed only for `"__main__"`.
+    """
     if module == "__main__":
-        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, _exit_with_message)

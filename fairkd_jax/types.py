@@ -1,23 +1,23 @@
-"""The values that travel between models, objectives, data and training."""
+"""Types of the values that models, objectives, data and training exchange."""
 
 from typing import Any, NamedTuple
 
 import jax
 
-# Keys: image uint8 [B,H,W,3]; label int32 [B]; group int32 [B], -1 = unknown; mask float32 [B], 0 = padding;
-# index int32 [B], the position in the split.
+# Keys: image, uint8 [B, H, W, 3]; label, int32 [B]; group, int32 [B], -1 where unknown; mask, float32 [B],
+# 0 for padding; index, int32 [B], position in the split.
 Batch = dict[str, jax.Array]
 
-# A nested dict of arrays, as flax and optax use it.
+# Nested dict of arrays, such as the parameters of flax and the states of optax.
 Tree = Any
 
 
 class Outputs(NamedTuple):
-    """What a classifier returns for a batch.
+    """Outputs of a classifier for a batch.
 
     Attributes:
-      logits: float32 [B, C].
-      embedding: float32 [B, D], pooled over the image, before dropout and head.
+      logits: Logits of the classes, float32 [B, C].
+      embedding: Features pooled over the image, before dropout and head, float32 [B, D].
     """
 
     logits: jax.Array
@@ -25,12 +25,12 @@ class Outputs(NamedTuple):
 
 
 class GroupOutputs(NamedTuple):
-    """What a classifier returns that has a head for each group; `Outputs` with one value more.
+    """Outputs of a classifier with one head for each group; `Outputs` with one more field.
 
     Attributes:
-      logits: float32 [B, C], summed over the groups.
-      embedding: float32 [B, D].
-      group_logits: float32 [B, G, C].
+      logits: Sum of the group logits over the groups, float32 [B, C].
+      embedding: Features pooled over the image, before dropout and heads, float32 [B, D].
+      group_logits: Logits of each head, float32 [B, G, C].
     """
 
     logits: jax.Array

@@ -2,10 +2,11 @@
 
 python scripts/class_means.py --teacher runs/kdpp/teacher
 
-KD++ needs them. A training that finds none beside its teacher computes them by itself; this does it ahead.
+KD++ needs these means. A training that finds no means beside its teacher computes them. This program computes
+them before the training.
 """
 
-from fairkd_jax import host_memory, interrupt  # before all that takes long to import
+from fairkd_jax import host_memory, interrupt  # before the imports that take seconds
 
 host_memory.tune(__name__)
 interrupt.install(__name__)
@@ -16,13 +17,17 @@ import numpy as np
 from absl import flags
 
 from fairkd_jax import cli
-from fairkd_jax.training import write_class_means
 
-_TEACHER = flags.DEFINE_string("teacher", None, "The folder of the teacher's run.", required=True)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether to compute them anew where they are there.")
+_TEACHER = flags.DEFINE_string("teacher", None, "Folder of the teacher's run.", required=True)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Whether to compute the means again where the file exists."
+)
 
 
 def main() -> None:
+    """Writes the class means and prints their lengths."""
+    from fairkd_jax.training import write_class_means
+
     cli.use_compilation_cache()
     found = write_class_means(Path(_TEACHER.value), overwrite=_OVERWRITE.value)
     lengths = np.linalg.norm(found.means, axis=1)

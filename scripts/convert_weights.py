@@ -2,11 +2,12 @@
 
 python scripts/convert_weights.py --architecture tf_efficientnet_b0 keras.h5 b0.safetensors --names timm
 
-Reads .safetensors, .h5 and, with the extra `torch`, .pth; writes .safetensors in float32, without the
-counters of steps that torch keeps beside each norm. There and back, every float32 array has the same bytes.
+Reads .safetensors, .h5 and, with the extra `torch`, .pth. Writes .safetensors in float32, without the
+counters of steps that torch keeps for each norm. After a conversion and the conversion back, every float32
+array has the same bytes.
 """
 
-from fairkd_jax import interrupt  # before all that takes long to import
+from fairkd_jax import interrupt  # before the imports that take long
 
 interrupt.install(__name__)
 
@@ -15,33 +16,55 @@ import sys
 from pathlib import Path
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.models import MODEL_NAMES, load_pretrained
-from fairkd_jax.models.weights.convert import to_source
-from fairkd_jax.models.weights.files import read_checkpoint, write_safetensors
-from fairkd_jax.models.weights.leaves import SOURCES
+
+SOURCES = ("timm", "torchvision", "keras")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Converts what the command line names; returns the exit code."""
+    """Converts the checkpoint that the command line names.
+
+    Args:
+      arguments: Arguments of the command line; None for those of the process.
+
+    Returns:
+      The exit code: 0, or 2 after a user's mistake.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", type=Path, help="the checkpoint that you have")
-    parser.add_argument("output", type=Path, help="the .safetensors file to write, or to replace")
-    parser.add_argument("--architecture", required=True, choices=MODEL_NAMES, metavar="NAME")
-    parser.add_argument("--names", default="timm", choices=SOURCES, help="of the arrays in the output")
-    parser.add_argument("--num_classes", type=int, default=1000, help="of the head; another one is a new one")
+    parser.add_argument("input", type=Path, help="Checkpoint file to convert.")
+    parser.add_argument("output", type=Path, help="File .safetensors to write or to replace.")
+    parser.add_argument(
+        "--architecture",
+        required=True,
+        metavar="NAME",
+        help="Name of the model, such as tf_efficientnet_b0.",
+    )
+    parser.add_argument(
+        "--names", default="timm", choices=SOURCES, help="Source of the array names in the output."
+    )
+    parser.add_argument(
+        "--num_classes",
+        type=int,
+        default=1000,
+        help="Number of classes of the head; a head of another size is replaced by a new one.",
+    )
     options = parser.parse_args(arguments)
+    from fairkd_jax.models import load_pretrained
+    from fairkd_jax.models.weights.convert import to_source
+    from fairkd_jax.models.weights.files import read_checkpoint, write_safetensors
+
     try:
         if options.output.suffix != ".safetensors":
-            raise UsageError(f"{options.output} must end in .safetensors, the format that is written")
+            raise UsageError(f"{options.output} must end in .safetensors, the output format; change the name")
         if not options.output.absolute().parent.is_dir():
             raise UsageError(f"there is no folder {options.output.parent}; make it first")
-        said = read_checkpoint(options.input).metadata.get("architecture", options.architecture)
+        stated = read_checkpoint(options.input).metadata.get("architecture", options.architecture)
         if options.output.is_dir() or (options.output.exists() and options.output.samefile(options.input)):
-            raise UsageError(f"{options.output} is {'a folder' if options.output.is_dir() else 'the input'}")
-        if said != options.architecture:
-            raise UsageError(f"{options.input} says that it is of {said}: give --architecture {said}")
+            found = "a folder" if options.output.is_dir() else "the input"
+            raise UsageError(f"{options.output} is {found}; choose another output")
+        if stated != options.architecture:
+            raise UsageError(f"{options.input} holds weights of {stated}; use --architecture {stated}")
         variables = load_pretrained(options.architecture, options.input, num_classes=options.num_classes)
         arrays = to_source(options.architecture, variables, options.names)
         metadata = {"architecture": options.architecture, "source": options.input.name, "format": "pt"}

@@ -1,6 +1,6 @@
-"""Prepares a data set and prints what it holds: python scripts/prepare_data.py utkface --source PATH."""
+"""Prepares a data set and prints its counts: python scripts/prepare_data.py utkface --source PATH."""
 
-from fairkd_jax import interrupt  # before all that takes long to import
+from fairkd_jax import interrupt  # before the slow imports
 
 interrupt.install(__name__)
 
@@ -8,102 +8,152 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairkd_jax.data.catalog import effective_options
-from fairkd_jax.data.datasheet import describe, markdown, table
-from fairkd_jax.data.pipeline import DATASETS, Dataset, default_directory, open_dataset
-from fairkd_jax.data.plan import SPLITS
+from fairkd_jax.data.catalog import DATASETS, complete_options
+from fairkd_jax.data.layout import get_default_directory
+from fairkd_jax.data.preparation_plan import SPLITS
 from fairkd_jax.data.wider_attribute.rules import GROUP_RULES, SPLIT_RULES
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
-from fairkd_jax.report.tables import aligned
+from fairkd_jax.report.tables import align_rows
 
-# `data.size` of the presets in configs/base.py: what is prepared here is found by a training there.
+if TYPE_CHECKING:
+    from fairkd_jax.data.pipeline import Dataset
+
+# `data.size` of the presets in fairkd_jax/configs. A training with the same size finds the prepared data.
 PRESET_SIZES = {"digits": 32, "utkface": 80, "wider_attribute": 256, "manifest": 80}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Prepares what the command line asks for; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Prepare a data set as ArrayRecord files.")
-    parser.add_argument("name", help=f"one of: {', '.join(DATASETS)}")
-    parser.add_argument("--source", default="", help="archive, folder or manifest that holds the images")
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Prepares a data set as ArrayRecord files.")
+    parser.add_argument("name", help=f"The data set is one of {', '.join(DATASETS)}.")
     parser.add_argument(
-        "--directory", default="", help=f"root of prepared data (default: {default_directory()})"
+        "--source", default="", help="Path of the archive, folder or manifest that holds the images."
+    )
+    parser.add_argument(
+        "--directory",
+        default="",
+        help=f"Root folder of all prepared data (default: {get_default_directory()}).",
     )
     parser.add_argument(
         "--size",
         type=int,
-        help="side of the stored images in pixels (default: that of the preset in configs/)",
-    )
-    parser.add_argument("--resize", default="squash", help="squash (default) or pad")
-    parser.add_argument(
-        "--quality", type=int, default=0, help="of the stored images as JPEG, 1 to 100; 0 (default): PNG"
+        help="Side of the stored images in pixels (default: the size in the preset of the data set).",
     )
     parser.add_argument(
-        "--max_bad_fraction", type=float, default=0.01, help="share of bad files that is borne"
+        "--resize",
+        default="squash",
+        help="Resize mode of the images: squash (default) stretches, pad keeps the aspect ratio.",
     )
-    for option in ("target", "protected"):
-        parser.add_argument(f"--{option}", help="utkface: age_group, gender or race")
-    for option in ("class_names", "group_names"):
-        parser.add_argument(f"--{option}", nargs="+", help="manifest: the names in their order")
-    for option, known in (("group_rule", GROUP_RULES), ("split_rule", SPLIT_RULES)):
-        parser.add_argument(f"--{option}", help=f"wider_attribute: {' or '.join(known)}")
-    parser.add_argument("--split_seed", type=int, help="wider_attribute, capstone")
-    for option, kind in (("skew", float), ("seed", int), ("noise", float)):
-        parser.add_argument(f"--{option}", type=kind, help="digits")
+    parser.add_argument(
+        "--quality",
+        type=int,
+        default=0,
+        help="JPEG quality of the stored images, 1 to 100; 0 (default) stores PNG.",
+    )
+    parser.add_argument(
+        "--max_bad_fraction",
+        type=float,
+        default=0.01,
+        help="Largest share of files that may be malformed or unreadable (default: 0.01).",
+    )
+    for option, role in (("target", "labels"), ("protected", "groups")):
+        parser.add_argument(
+            f"--{option}", help=f"Attribute of utkface that gives the {role}: age_group, gender or race."
+        )
+    for option, kind in (("class_names", "classes"), ("group_names", "groups")):
+        parser.add_argument(
+            f"--{option}", nargs="+", help=f"Names of the {kind} of a manifest, in order (default: sorted)."
+        )
+    for option, result, rules in (("group_rule", "group", GROUP_RULES), ("split_rule", "split", SPLIT_RULES)):
+        parser.add_argument(
+            f"--{option}",
+            help=f"Rule of wider_attribute that gives each image its {result}: {' or '.join(rules)}.",
+        )
+    parser.add_argument(
+        "--split_seed", type=int, help="Random seed of the split rule half_test of wider_attribute."
+    )
+    parser.add_argument(
+        "--skew", type=float, help="Share of the class's own tint in each class of digits, 0 to 1."
+    )
+    parser.add_argument("--seed", type=int, help="Random seed of the tints and the noise of digits.")
+    parser.add_argument(
+        "--noise", type=float, help="Standard deviation of the noise on the grey values of digits, 0 or more."
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepares the data set that the command line names.
+
+    Args:
+      arguments: Command-line arguments; None reads `sys.argv`.
+
+    Returns:
+      Exit code: 0, or 2 after an error that the user can correct.
+    """
+    parser = _make_parser()
     options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     options.setdefault("size", PRESET_SIZES.get(options["name"], 0))
     fraction, seed = options["max_bad_fraction"], options.get("seed", 0)
     if not 0 <= fraction <= 1:
-        parser.error(f"--max_bad_fraction {fraction} is not in [0, 1]")
+        parser.error(f"--max_bad_fraction {fraction} is out of range; use 0 to 1")
     if not 0 <= options.get("split_seed", 0) < 2**32:
-        parser.error(f"--split_seed {options['split_seed']} is not from 0 to 2**32 - 1")
+        parser.error(f"--split_seed {options['split_seed']} is out of range; use 0 to 2**32 - 1")
     if not 0 <= seed < 2**32:
-        parser.error(f"--seed {seed} is not from 0 to 2**32 - 1")
+        parser.error(f"--seed {seed} is out of range; use 0 to 2**32 - 1")
+    from fairkd_jax.data.datasheet import describe_dataset, format_datasheet
+    from fairkd_jax.data.pipeline import open_dataset
+
     try:
         dataset = open_dataset(options.pop("name"), cache="none", **options)
-        described = describe(dataset, effective_options(dataset.info.name, options))
+        described = describe_dataset(dataset, complete_options(dataset.info.name, options))
         check_records(dataset)
     except UsageError as error:
         print(f"prepare_data.py: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a file or a folder of the source that may not be read
+    except OSError as error:  # for example, no permission to read the source
         print(f"prepare_data.py: {error.filename or options['source']}: {error.strerror}", file=sys.stderr)
         return 2
     folder = Path(dataset.info.directory)
-    beside = ", with datasheet.md and counts.json"
+    note = ", with datasheet.md and counts.json"
     try:
         write_text(folder / "counts.json", json.dumps(described, indent=1) + "\n")
-        write_text(folder / "datasheet.md", markdown(described))
-    except OSError as error:  # data that others have prepared, say
-        beside = f", without datasheet.md and counts.json ({error.strerror})"
-    print(_summary(described, folder, beside))
+        write_text(folder / "datasheet.md", format_datasheet(described))
+    except OSError as error:  # for example, another user has prepared the data
+        note = f", without datasheet.md and counts.json ({error.strerror})"
+    print(_format_summary(described, folder, note))
     absent = [name for name in SPLITS if name not in described["splits"]]
     if absent:
         print(f"prepare_data.py: there are no images in {' and '.join(absent)}", file=sys.stderr)
     return 0
 
 
-def check_records(dataset: Dataset) -> None:
-    """Reads an image of each end of each split: files that are cut short show there.
+def check_records(dataset: "Dataset") -> None:
+    """Reads the first and the last image of each split, which finds files that are cut short.
+
+    Args:
+      dataset: Open data set.
 
     Raises:
-      UsageError: the prepared data are damaged.
+      UsageError: The prepared data are damaged.
     """
     for name in dataset.info.num_examples:
         split = dataset.split(name)
-        split.images(np.array([0, len(split) - 1]))
+        split.read_images(np.array([0, len(split) - 1]))
 
 
-def _summary(described: dict[str, Any], folder: Path, beside: str) -> str:
-    head = f"{described['dataset']}, {described['size']} px{beside}: {folder}"
+def _format_summary(described: dict[str, Any], folder: Path, note: str) -> str:
+    from fairkd_jax.data.datasheet import make_count_table
+
+    head = f"{described['dataset']}, {described['size']} px{note}: {folder}"
     lines = [head]
     for name, part in described["splits"].items():
-        rows = [row for row in table(described, name) if row[-1] != "0"]
-        lines += ["", f"{name}: {part['images']}", aligned(rows)]
+        rows = [row for row in make_count_table(described, name) if row[-1] != "0"]
+        lines += ["", f"{name}: {part['images']}", align_rows(rows)]
     skipped = [f"  {item['name']}: {item['reason']}" for item in described["skipped"]]
     return "\n".join([*lines, "", f"skipped: {len(skipped)}", *skipped])
 

@@ -1,14 +1,15 @@
-"""Many runs at once: every combination of some keys' values, as processes on this machine or a Ray cluster.
+"""Trains every combination of config values, as processes on this machine or on a Ray cluster.
 
-python scripts/sweep.py --config configs/rkd_adv.py[:PRESET] --grid KEY=VALUE,VALUE,... [--grid ...]
+python scripts/sweep.py --config rkd_adv[:WORD,...] --grid KEY=VALUE,VALUE,... [--grid ...]
                         [--config.KEY=VALUE ...] [--workdir DIR] [--evaluate] [--probe] [--dry_run]
 python scripts/sweep.py --summary DIR [--max_disparity 0.05]
 
-The same command again does what is missing. It runs on this machine, or on the cluster of RAY_ADDRESS, whose
-machines have this repository, and DIR, in the same place.
+Start the same command again to continue a sweep; the sweep then runs only the missing commands. The variable
+RAY_ADDRESS names a cluster; without RAY_ADDRESS, the sweep runs on this machine. All machines of a cluster
+must have this repository and DIR at the same path.
 """
 
-from fairkd_jax import interrupt  # before all that takes long to import
+from fairkd_jax import interrupt  # before the imports that take seconds
 
 interrupt.install(__name__)
 
@@ -16,50 +17,103 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fairkd_jax import cli
+from fairkd_jax.configs.names import make_run_name
 from fairkd_jax.errors import UsageError
-from fairkd_jax.sweep import plan, summary
 from fairkd_jax.sweep.grid import parse_grid
 from fairkd_jax.sweep.ray_runner import RayLauncher
-from fairkd_jax.sweep.resources import environment_of, parse_resources
-from fairkd_jax.sweep.schedule import run_all
-from fairkd_jax.sweep.states import Board
+from fairkd_jax.sweep.resources import parse_resources, select_environment
+
+if TYPE_CHECKING:
+    from fairkd_jax.sweep.planned_runs import Command, PlannedRun
 
 ROOT = Path(__file__).parents[1]
-_CONFIG = config_flags.DEFINE_config_file("config", None, "File[:preset].", lock_config=True)
-_GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...; a value with commas stands in brackets.")
-_WORKDIR = flags.DEFINE_string("workdir", "", "Of all runs; runs/sweep-<config>[-<preset>] by default.")
-_EVALUATE = flags.DEFINE_bool("evaluate", False, "Whether to score on validation too, with intervals.")
-_PROBE = flags.DEFINE_bool("probe", False, "Whether to ask how well the group can be read from each model.")
+_CONFIG = cli.define_config_flag(
+    "Config of all runs, with optional words: NAME[:WORD,...] or FILE.py[:WORD,...]."
+)
+_GRID = flags.DEFINE_multi_string(
+    "grid",
+    [],
+    "Config key and the values to try, as KEY=VALUE,VALUE,...; a value that contains commas must stand in"
+    " brackets. Repeat the flag for each key.",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder for all runs of the sweep; by default runs/sweep- and the name of a run's folder."
+)
+_EVALUATE = flags.DEFINE_bool(
+    "evaluate", False, "Whether to evaluate each run on the validation split too, with confidence intervals."
+)
+_PROBE = flags.DEFINE_bool(
+    "probe", False, "Whether to measure how well a probe can predict the group from each model."
+)
 _CPUS = flags.DEFINE_integer(
     "cpus",
     0,
-    "Of a run; 0: all of a machine, so one run at a time, or 1 beside accelerators.",
+    "Number of CPU cores for each run; 0 takes all cores of a machine, or one beside accelerators.",
     lower_bound=0,
 )
-_GPUS = flags.DEFINE_float("gpus", None, "Of a run; 1 by default where there are some.", lower_bound=0.0)
-_RESOURCES = flags.DEFINE_list("resources", [], "Others of Ray, of a run, such as TPU=4.")
-_PARALLEL = flags.DEFINE_integer("parallel", 0, "Runs at once; 0: what the machines can.", lower_bound=0)
-_RETRIES = flags.DEFINE_integer("retries", 3, "Further starts of a run that is killed.", lower_bound=0)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Whether to print the commands, one a line, and run nothing.")
-_SUMMARY = flags.DEFINE_string("summary", "", "A folder whose runs to gather in summary.csv and .parquet.")
-_MAX_DISPARITY = flags.DEFINE_float("max_disparity", None, "For the choice, of the corrected one.")
-_MARGIN = flags.DEFINE_float("margin", 0.01, "For the choice without it: accuracy that may be lost.")
+_GPUS = flags.DEFINE_float(
+    "gpus",
+    None,
+    "Number of GPUs for each run, which may be a fraction; by default one where a machine has a GPU.",
+    lower_bound=0.0,
+)
+_RESOURCES = flags.DEFINE_list(
+    "resources", [], "Other Ray resources for each run, as NAME=NUMBER,...; for example TPU=4."
+)
+_PARALLEL = flags.DEFINE_integer(
+    "parallel",
+    0,
+    "Largest number of runs at the same time; 0 starts as many runs as the machines have room for.",
+    lower_bound=0,
+)
+_RETRIES = flags.DEFINE_integer(
+    "retries",
+    3,
+    "Number of times to start a run again after it was killed or its machine was lost.",
+    lower_bound=0,
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Whether to print the missing commands, one line for each run, and run nothing."
+)
+_SUMMARY = flags.DEFINE_string(
+    "summary", "", "Folder of finished runs to collect in summary.csv and summary.parquet; trains nothing."
+)
+_MAX_DISPARITY = flags.DEFINE_float(
+    "max_disparity",
+    None,
+    "Largest corrected disparity on validation that a method may have; --summary then chooses the most"
+    " accurate method within this bound.",
+)
+_MARGIN = flags.DEFINE_float(
+    "margin",
+    0.01,
+    "Validation accuracy that --summary may lose for a smaller corrected disparity; has no effect with"
+    " --max_disparity.",
+)
 
 
-def config_with(texts: Mapping[str, str]) -> ConfigDict:
-    """The config of the file with some keys changed, read as train.py reads it."""
+def make_config(overrides: Mapping[str, str]) -> ConfigDict:
+    """Makes the config of --config with some overrides, in the same way as train.py.
+
+    Args:
+      overrides: Text of the value by key.
+
+    Returns:
+      Config, not resolved.
+
+    Raises:
+      UsageError: A key is unknown, or a value has a wrong type.
+    """
     file = config_flags.get_config_filename(flags.FLAGS["config"])
-    arguments = ["", f"--config={file}", *(f"--config.{key}={text}" for key, text in texts.items())]
+    arguments = ["", f"--config={file}", *(f"--config.{key}={text}" for key, text in overrides.items())]
     values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config", None, lock_config=True, flag_values=values, sys_argv=arguments
-    )
+    config = cli.define_config_flag("Config of a point.", values=values, arguments=arguments)
     try:
         values(arguments)
     except cli.FLAG_ERRORS as error:
@@ -70,43 +124,50 @@ def config_with(texts: Mapping[str, str]) -> ConfigDict:
     return config.value
 
 
-def workdir(config_file: str) -> Path:
-    """`runs/sweep-rkd_adv-utkface` for `--config configs/rkd_adv.py:utkface`, where none is given."""
-    path, _, preset = config_file.partition(":")
-    default = Path("runs", "-".join(filter(None, ("sweep", Path(path).stem, preset))))
-    return Path(_WORKDIR.value) if _WORKDIR.value else default
+def get_workdir(config_file: str) -> Path:
+    """Returns --workdir; by default `runs/sweep-rkd_adv-utkface` for `configs/rkd_adv.py:utkface`."""
+    return Path(_WORKDIR.value or f"runs/sweep-{make_run_name(config_file)}")
 
 
 def main() -> None:
+    """Prints a summary, prints the commands of a sweep, or runs the sweep."""
     if _SUMMARY.value:
-        print(summary.summarize(Path(_SUMMARY.value), _MAX_DISPARITY.value, _MARGIN.value))
+        from fairkd_jax.sweep.summary import write_summary
+
+        print(write_summary(Path(_SUMMARY.value), _MAX_DISPARITY.value, _MARGIN.value))
         return
     if not flags.FLAGS["config"].present:
         raise UsageError("give --config and --grid, or --summary")
-    jax.config.update("jax_platforms", "cpu")  # accelerators are for the runs
+    import jax
+
+    from fairkd_jax.sweep import planned_runs
+    from fairkd_jax.sweep.schedule import run_sweep
+    from fairkd_jax.sweep.status_table import StatusTable
+
+    jax.config.update("jax_platforms", "cpu")  # leaves the accelerators to the runs
     cli.load_config(_CONFIG)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     fixed = config_flags.get_override_values(flags.FLAGS["config"])
-    runs = plan.plan(config_with, parse_grid(_GRID.value), fixed, workdir(file))
+    runs = planned_runs.plan_runs(make_config, parse_grid(_GRID.value), fixed, get_workdir(file))
 
-    def commands_of(run: plan.Run) -> list[plan.Command]:
-        return plan.commands_of(run, file, validate=_EVALUATE.value, probe=_PROBE.value)
+    def list_commands(run: "PlannedRun") -> list["Command"]:
+        return planned_runs.list_commands(run, file, validate=_EVALUATE.value, probe=_PROBE.value)
 
-    lines, advice = plan.dry_run(runs, commands_of, ROOT)
+    lines, advice = planned_runs.format_dry_run(runs, list_commands, ROOT)
     if _DRY_RUN.value or not lines:
         print(*lines, sep="\n", end="\n" * bool(lines))
         print(f"sweep.py: {advice}", file=sys.stderr)
         return
     resources = parse_resources(_RESOURCES.value)
     with RayLauncher(cpus=_CPUS.value, gpus=_GPUS.value, resources=resources) as launcher:
-        environment = environment_of(launcher.asked, os.environ)
-        run_all(
+        environment = select_environment(launcher.run_resources, os.environ)
+        run_sweep(
             runs,
             launcher,
-            job_of=lambda run: plan.job_of(run, commands_of(run), ROOT, environment),
+            make_job=lambda run: planned_runs.make_job(run, list_commands(run), ROOT, environment),
             retries=_RETRIES.value,
             parallel=_PARALLEL.value,
-            board=Board(),
+            table=StatusTable(),
         )
 
 

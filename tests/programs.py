@@ -15,12 +15,12 @@ from pathlib import Path
 import jax
 
 from fairkd_jax import host_memory
-from fairkd_jax.files import cache_folder
+from fairkd_jax.files import get_cache_folder
 
 ROOT = Path(__file__).parent.parent
 # Settings of JAX: everything is kept, however small and however quickly compiled.
 CACHE = {
-    "jax_compilation_cache_dir": str(cache_folder() / "tests"),
+    "jax_compilation_cache_dir": str(get_cache_folder() / "tests"),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
@@ -90,8 +90,11 @@ class Forks:
 
 def _serve():
     """Answers requests, a line each, with exit codes."""
+    import fairkd_jax.evaluation.evaluate
     import fairkd_jax.report.tables
+    import fairkd_jax.sweep.planned_runs
     import fairkd_jax.sweep.ray_runner
+    import fairkd_jax.sweep.summary
     import fairkd_jax.training  # noqa: F401
 
     for line in sys.stdin:

@@ -4,6 +4,8 @@ import ast
 import sys
 from pathlib import Path
 
+from fairkd_jax.runs.folder import RunFolder
+
 PACKAGE = Path(__file__).parent.parent / "fairkd_jax"
 LEVELS = {
     "errors": 0,
@@ -11,35 +13,34 @@ LEVELS = {
     "interrupt": 0,
     "host_memory": 0,
     "types": 0,
+    "progress": 1,
+    "distributed": 1,
     "ops": 1,
     "models": 2,
     "objectives": 2,
     "fairness": 2,
     "data": 2,
-    "training": 3,
-    "report": 3,
-    "benchmarks": 4,
-    "sweep": 4,
-    "cli": 4,
+    "configs": 3,
+    "recipe": 3,
+    "engine": 4,
+    "runs": 5,
+    "training": 6,
+    "evaluation": 6,
+    "report": 7,
+    "sweep": 8,
+    "benchmarks": 8,
+    "cli": 8,
 }
-# The one module of the package that turns a config into objects, and those that hand it a config.
-READS_CONFIG = {
-    "cli.py",
-    "training/config.py",
-    "training/experiment.py",
-    "training/members.py",
-    "training/run.py",
-    "training/scoring.py",
-    "training/task.py",
-    "training/teacher.py",
-    "training/trained.py",
-    "training/workdir.py",
-}
+# The parts that read a config; all other parts read the recipe.
+READS_CONFIG = ("cli.py", "configs/", "recipe/", "training/run.py")
+# Parts that read finished runs, and so must not need what trains them.
+READS_RUNS = ("runs", "evaluation", "report")
 
 
-# Heavy libraries behind an extra, imported by the function that needs them; and a program of its own.
+# Heavy libraries behind an extra, imported by the function that needs them; and a program of its own, whose
+# files only this program imports.
 LATE = {"models/weights/files.py": ("torch",), "sweep/ray_runner.py": ("ray",)}
-OTHER_PROCESS = {"benchmarks/torch_peer.py": ("timm", "torch")}
+OTHER_PROCESS = {f"benchmarks/{name}.py": ("timm", "torch") for name in ("torch_peer", "torch_network")}
 
 
 def part_of(path):
@@ -71,7 +72,7 @@ def upward(path):
         root, *rest = name.split(".")
         if root in ("configs", "torch", "tensorflow", "ray") and root not in allowed:
             yield f"{relative} must not import {name}"
-        if name.startswith("fairkd_jax.benchmarks.torch_peer"):
+        if name.startswith("fairkd_jax.benchmarks.torch_") and relative not in OTHER_PROCESS:
             yield f"{relative} imports {name}, a program of its own"
         if root == "fairkd_jax" and rest and rest[0] != part and LEVELS[rest[0]] >= LEVELS[part]:
             yield f"{relative}: {part} must not import {name}"
@@ -92,13 +93,78 @@ def test_an_import_that_runs_upward_is_found(tmp_path, monkeypatch):
     ]
 
 
-def test_only_the_experiment_reads_a_config():
+def test_only_the_recipe_reads_a_config():
     found = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
         if any(name.startswith("ml_collections") for name in imports_of(path))
     }
-    assert found <= READS_CONFIG
+    assert {name for name in found if not name.startswith(READS_CONFIG)} == set()
+
+
+def test_only_programs_choose_a_config():
+    assert {
+        part_of(path)
+        for path in MODULES
+        if any(name.startswith("fairkd_jax.configs") for name in imports_of(path))
+    } == {"cli", "configs"}
+
+
+def test_readers_of_runs_import_nothing_that_trains():
+    assert [
+        (str(path.relative_to(PACKAGE)), name)
+        for path in MODULES
+        if part_of(path) in READS_RUNS
+        for name in imports_of(path)
+        if name.startswith("fairkd_jax.training")
+    ] == []
+
+
+def spelled_names(path, files, folders):
+    """Names of files that a module spells, and names of folders that it joins to a path."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and node.value in files:
+            yield node.value
+        if (
+            isinstance(node, ast.BinOp)
+            and isinstance(node.op, ast.Div)
+            and isinstance(node.right, ast.Constant)
+        ):
+            yield from {node.right.value} & folders
+
+
+def test_only_runs_spells_the_names_of_a_runs_files(tmp_path):
+    """`RunFolder` has them, so that a file can be renamed or moved in one place."""
+    folder = RunFolder(Path("folder"))
+    paths = [getattr(folder, name) for name, kind in vars(RunFolder).items() if isinstance(kind, property)]
+    names = {path.name for path in paths} | {"eval", "predictions"}
+    files, folders = ({name for name in names if ("." in name) == has_dot} for has_dot in (True, False))
+    assert {"config.json", "metrics.jsonl", "class_means.npz"} <= files
+    assert {"members", "teacher", "checkpoints"} <= folders
+    root = PACKAGE.parent
+    programs = [root / "train.py", root / "eval.py", *(root / "scripts").glob("*.py")]
+    for path in (*MODULES, *programs):
+        if PACKAGE in path.parents and part_of(path) == "runs":
+            continue
+        assert not set(spelled_names(path, files, folders)), path
+    (tmp_path / "new.py").write_text('a = folder / "members" / name\nb = "config.json"\nc = {"members": 1}')
+    assert set(spelled_names(tmp_path / "new.py", files, folders)) == {"members", "config.json"}
+
+
+LONGEST_FUNCTION, LONGEST_FILE, LONGEST_TEST = 60, 300, 400
+
+
+def test_functions_and_files_are_short():
+    root = PACKAGE.parent
+    programs = [root / "train.py", root / "eval.py", *(root / "scripts").glob("*.py")]
+    for path in (*MODULES, *programs, *(root / "tests").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        longest = LONGEST_TEST if root / "tests" in path.parents else LONGEST_FILE
+        assert len(text.splitlines()) <= longest, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= LONGEST_FUNCTION, f"{path}: {node.name} has {lines} lines"
 
 
 def test_nothing_is_unpickled_or_executed():

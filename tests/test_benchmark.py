@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs import rkd, rkd_adv, student
 from fairkd_jax.benchmarks import debiasing, waiting
-from fairkd_jax.benchmarks.rounds import in_turn, runs_within, seconds_of_one
+from fairkd_jax.benchmarks.rounds import count_runs_within, measure_mean_seconds, run_in_turn
 from scripts.benchmark import main
 from tests.programs import environment
 
@@ -46,7 +46,7 @@ def test_data_measures_decoding_and_each_cache(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(waiting.run.__kwdefaults__, "caches", ("host",))
     # The command line of a real one is read in the last test of this file.
     small = ["--config=tests/training/stem_student.py", "--config.log_every_steps=1"]
-    monkeypatch.setattr(waiting, "_preset", lambda folder, *, large, taught: small)
+    monkeypatch.setattr(waiting, "_make_options", lambda folder, *, large, with_teacher: small)
     short = [f"--config.{key}" for key in ("student.architecture=stem", "epochs=1", "batch_size=256")]
     short += ["--config.data.size=16", "--config.data.image_size=16"]
     assert main(["data", "--rounds=1", f"--source={tmp_path}", *short]) == 0
@@ -61,15 +61,15 @@ def test_data_measures_decoding_and_each_cache(tmp_path, capsys, monkeypatch):
 class Quarter:
     """Each run takes a quarter of a second."""
 
-    def time(self, runs):
+    def measure_seconds(self, runs):
         return 0.25 * runs
 
 
 def test_seconds_are_those_of_one_run():
-    assert [seconds_of_one(Quarter(), runs) for runs in (1, 4, 10)] == [0.25] * 3
-    assert [runs_within(Quarter(), seconds) for seconds in (0.1, 1.0, 5.0)] == [1, 4, 20]
+    assert [measure_mean_seconds(Quarter(), runs) for runs in (1, 4, 10)] == [0.25] * 3
+    assert [count_runs_within(Quarter(), seconds) for seconds in (0.1, 1.0, 5.0)] == [1, 4, 20]
     times = iter(range(6))
-    turns = in_turn({"a": lambda: next(times), "b": lambda: next(times)}, rounds=3)
+    turns = run_in_turn({"a": lambda: next(times), "b": lambda: next(times)}, rounds=3)
     assert turns == {"a": [0, 2, 4], "b": [1, 3, 5]}
 
 

@@ -19,13 +19,15 @@ from fairkd_jax.benchmarks import (
     layers,
     limits,
     memory,
+    op_cases,
     population,
     program,
+    program_parts,
     step,
     suite,
     waiting,
 )
-from fairkd_jax.benchmarks.program import Setting
+from fairkd_jax.benchmarks.setting import BenchmarkSetting
 from fairkd_jax.benchmarks.suite import Scale
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import create_model
@@ -62,12 +64,12 @@ def write_metrics(options, root):
 def toy_suite(monkeypatch):
     monkeypatch.setitem(suite.SCALES, "cpu", SCALE)
     monkeypatch.setitem(ARCHITECTURES, "toy", MICRO)
-    monkeypatch.setattr(program, "WEIGHTS", {"cross_entropy": 1.0})
+    monkeypatch.setattr(program_parts, "WEIGHTS", {"cross_entropy": 1.0})
     monkeypatch.setattr(correctness, "FORMS", {"float32": correctness.FORMS["float32"]})
-    monkeypatch.setattr(program, "make_optimizer", lambda *args, **options: optax.sgd(0.1))
+    monkeypatch.setattr(program_parts, "make_optimizer", lambda *args, **options: optax.sgd(0.1))
     for module in (step, population, layers):
         monkeypatch.setattr(module, "_ROUND_SECONDS", 0.01)
-    monkeypatch.setattr(program, "ALONE", ("cross_entropy",))
+    monkeypatch.setattr(program_parts, "TEACHERLESS_OBJECTIVES", ("cross_entropy",))
     monkeypatch.setattr(limits, "SIDES", {"cpu": 64})
     monkeypatch.setattr(limits, "NUMBERS", {"cpu": 2**16})
     for module in (waiting, curves):
@@ -123,9 +125,9 @@ def test_a_peer_that_cannot_run_leaves_the_other_figures(toy_suite, monkeypatch,
         return {"results": list(peers)}
 
     monkeypatch.setattr(step, "run", run)
-    setting = Setting("step", "toy", "toy", 8, 4, "float32")
+    setting = BenchmarkSetting("step", "toy", "toy", 8, 4, "float32")
     whole = suite.Suite(setting, SCALE, 1, ("eager", "compiled"), "python", Path())
-    found = whole.step()
+    found = whole.run_step()
     assert asked == [["eager", "compiled"], ["eager"]]
     assert found == {"results": ["eager"], "failed_peers": {"compiled": "the peer in PyTorch has stopped"}}
     assert "without PyTorch compiled: the peer in PyTorch has stopped" in capsys.readouterr().out
@@ -139,8 +141,8 @@ def test_sections_that_would_not_end_in_time_are_left_out(tmp_path, toy_suite, m
         seen.append(json.loads(path.read_text())["suite"])
         raise ValueError("no such kernel")
 
-    monkeypatch.setattr(suite.Suite, "data", lambda self: {"rows": 1})
-    monkeypatch.setattr(suite.Suite, "curves", fail)
+    monkeypatch.setattr(suite.Suite, "run_data", lambda self: {"rows": 1})
+    monkeypatch.setattr(suite.Suite, "run_curves", fail)
     monkeypatch.setitem(suite.SECTIONS, "data", 59)
     monkeypatch.setitem(suite.SECTIONS, "memory", 61)
     options = ["suite", "--student=toy", "--sections=data,memory,curves", f"--json={path}", "--minutes"]
@@ -158,18 +160,18 @@ def test_sections_that_would_not_end_in_time_are_left_out(tmp_path, toy_suite, m
 def test_a_wrong_op_is_found(monkeypatch):
     """A depthwise convolution that drops a tap, in every form; the right one is within each bound."""
     monkeypatch.setitem(ARCHITECTURES, "toy", MICRO)
-    cases = [case for case in correctness._cases("toy", 8, 4) if case.name.startswith("depthwise")]
-    rows = correctness._check_ops(cases)
+    cases = [case for case in op_cases.make_cases("toy", 8, 4) if case.name.startswith("depthwise")]
+    rows = correctness.check_ops(cases)
     assert {row["form"] for row in rows} == set(correctness.FORMS)
     assert all(row["passed"] for row in rows)
-    exact = correctness.depthwise_conv
+    exact = op_cases.depthwise_conv
 
     def wrong(x, kernel, **options):
         return exact(x, kernel.at[0, 0].set(0.0), **options)
 
-    monkeypatch.setattr(correctness, "depthwise_conv", wrong)
-    cases = [case for case in correctness._cases("toy", 8, 4) if case.name.startswith("depthwise")]
-    rows = correctness._check_ops(cases)
+    monkeypatch.setattr(op_cases, "depthwise_conv", wrong)
+    cases = [case for case in op_cases.make_cases("toy", 8, 4) if case.name.startswith("depthwise")]
+    rows = correctness.check_ops(cases)
     assert not any(row["passed"] for row in rows)
 
 
@@ -181,7 +183,7 @@ def test_the_bytes_that_must_move_are_counted():
     second.append((2 * 16 * 16, 16 * 16))
     head = [(16 * 16 + 24 * 16, 16 * 24), (24 + 16, 24 * 16)]
     layers_of_it = [stem, *first, *second, *head]
-    counted = list(floor.convolutions(TOY, 16, 16))
+    counted = list(floor.iterate_convolutions(TOY, 16, 16))
     assert [(c.inputs + c.outputs, c.kernel) for c in counted] == layers_of_it
     assert counted[0].products == 9 * 3 * 8 * 8**2
     assert counted[6].products == 16 * 25 * 4**2  # a depthwise convolution of stride 2
@@ -191,14 +193,14 @@ def test_the_bytes_that_must_move_are_counted():
 def test_the_products_are_those_that_others_count(name, products):
     """With 1,000 classes at 224 pixels."""
     network = ARCHITECTURES[f"efficientnet_{name}"]
-    assert sum(c.products for c in floor.convolutions(network, 224, 1000)) == products
+    assert sum(c.products for c in floor.iterate_convolutions(network, 224, 1000)) == products
 
 
 def test_a_step_is_its_passes(monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "toy", TOY)
-    setting = Setting("step", "toy", "toy", 16, 2, "bfloat16")
-    found = floor.step_floor(setting)
-    layers_of_it = list(floor.convolutions(TOY, 16, program.CLASSES))
+    setting = BenchmarkSetting("step", "toy", "toy", 16, 2, "bfloat16")
+    found = floor.count_floor(setting)
+    layers_of_it = list(floor.iterate_convolutions(TOY, 16, program_parts.NUM_CLASSES))
     activations = 2 * 2 * sum(c.inputs + c.outputs for c in layers_of_it)
     kernels = sum(c.kernel for c in layers_of_it)
     stem = 2 * 2 * (layers_of_it[0].inputs + layers_of_it[0].outputs) + 4 * layers_of_it[0].kernel
@@ -206,7 +208,7 @@ def test_a_step_is_its_passes(monkeypatch):
     assert found.bytes["teacher forward"] == activations + 2 * kernels
     assert found.bytes["student forward"] == found.bytes["kernel gradients"] == activations + 4 * kernels
     assert found.bytes["input gradients"] == activations + 4 * kernels - stem
-    several = floor.step_floor(dataclasses.replace(setting, members=3))
+    several = floor.count_floor(dataclasses.replace(setting, members=3))
     assert several.bytes["teacher forward"] == found.bytes["teacher forward"]
     assert several.bytes["optimizer"] == 3 * found.bytes["optimizer"]
     assert several.bytes["kernel gradients"] == 3 * found.bytes["kernel gradients"]
@@ -237,7 +239,7 @@ def test_memory_is_planned_with_and_without_rematerialisation(tmp_path, toy_suit
     monkeypatch.setitem(ARCHITECTURES, "toy", deep)
     options = ["memory", "--student=toy", "--teacher=toy", "--size=16", "--batch=64", "--dtype=float32"]
     # The search for the largest batch is tested below.
-    monkeypatch.setattr(memory, "_largest", lambda peak_of, batch, peak, limit: (batch, peak))
+    monkeypatch.setattr(memory, "find_largest_batch", lambda peak_of, batch, peak, limit: (batch, peak))
     plain, again = figures(options, tmp_path / "memory.json")["rows"]
     assert 0 < again["peak_bytes"] < plain["peak_bytes"]
     assert again["batch"] == plain["batch"] == 64
@@ -289,7 +291,7 @@ def test_torch_agrees_and_is_measured(tmp_path):
 
 
 def test_the_depthwise_layers_of_b0_are_all_there():
-    rows = layers.shapes(create_model("efficientnet_b0", num_classes=2).architecture, 224)
+    rows = layers.list_shapes(create_model("efficientnet_b0", num_classes=2).architecture, 224)
     assert sum(row["layers"] for row in rows) == 16
     assert rows[0] == {"size": 112, "channels": 32, "kernel": 3, "stride": 1, "layers": 1}
     assert rows[-1] == {"size": 7, "channels": 1152, "kernel": 3, "stride": 1, "layers": 1}
@@ -309,7 +311,7 @@ def test_the_largest_batch_fits_and_hardly_a_larger_one_would(each, constant, pa
         return constant + each * batch + pairs * batch**2
 
     limit = peak_of(8 * fitting)
-    batch, peak = memory._largest(peak_of, start, peak_of(start), limit)
+    batch, peak = memory.find_largest_batch(peak_of, start, peak_of(start), limit)
     assert peak == peak_of(batch) <= limit
     assert peak > 0.98 * limit or peak_of(batch + 8) > limit
 
@@ -317,17 +319,17 @@ def test_the_largest_batch_fits_and_hardly_a_larger_one_would(each, constant, pa
 @pytest.mark.parametrize("start", [4, 12, 100])
 def test_what_never_fits_is_said(start):
     with pytest.raises(UsageError, match="not even a batch of 8 fits"):
-        memory._largest(lambda batch: 1e3 * batch, start, 1e3 * start, 10.0)
+        memory.find_largest_batch(lambda batch: 1e3 * batch, start, 1e3 * start, 10.0)
 
 
 def test_a_search_for_the_best_batch_ends_where_none_fits(monkeypatch):
-    setting = Setting("step", "toy", "toy", 32, 8, "float32")
-    monkeypatch.setattr(step, "_rate", lambda programs, setting: 0.0)
+    setting = BenchmarkSetting("step", "toy", "toy", 32, 8, "float32")
+    monkeypatch.setattr(step, "_measure_rate", lambda programs, setting: 0.0)
     with pytest.raises(UsageError, match="not even a batch of 8 fits the memory"):
-        step.best_batch(setting, 64, program.Programs())
+        step.find_best_batch(setting, 64, program.ProgramCache())
     rates = {8: 10.0, 16: 15.0, 32: 14.0}
-    monkeypatch.setattr(step, "_rate", lambda programs, setting: rates[setting.batch])
-    assert step.best_batch(setting, 64, program.Programs()) == 16
+    monkeypatch.setattr(step, "_measure_rate", lambda programs, setting: rates[setting.batch])
+    assert step.find_best_batch(setting, 64, program.ProgramCache()) == 16
 
 
 def test_a_peer_that_talks_much_is_heard(tmp_path, capsys):
@@ -344,4 +346,4 @@ def test_a_peer_that_talks_much_is_heard(tmp_path, capsys):
 
 def test_a_platform_that_is_not_there_is_said():
     with pytest.raises(UsageError, match="cannot compile for 'v99:1x1'"):
-        memory._target("v99:1x1")
+        memory._find_target("v99:1x1")

@@ -1,6 +1,8 @@
 """The comparison of runs as users see it: arms, tables, words, and what is refused."""
 
+import dataclasses
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -8,10 +10,12 @@ import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.evaluation.compare import compare_runs
+from fairkd_jax.evaluation.methods import find_differences, group_by_method, identify_run
 from fairkd_jax.files import write_arrays
+from fairkd_jax.recipe.sections import ModelRecipe
 from fairkd_jax.report import comparison_text
-from fairkd_jax.training.comparing import compare_runs
-from fairkd_jax.training.config import MODEL_KEYS
+from fairkd_jax.runs.folder import RunConfig
 
 ROOT = Path(__file__).parent.parent
 CLASSES, GROUPS, IMAGES = ["cat", "dog", "owl"], ["dark", "light"], 240
@@ -26,7 +30,7 @@ def config_of(seed=0, weight=1.0, **changes):
         "cross_entropy": {"weight": 1.0},
         "adversary": {"weight": weight, "hidden": [8]},
         "ckd": {"weight": 0.9},
-        "student": dict.fromkeys(MODEL_KEYS),
+        "student": dict.fromkeys(field.name for field in dataclasses.fields(ModelRecipe)),
         "teacher": {"checkpoint": "", "architecture": "big", "pretrained": "", "image_size": None},
         "optimizer": {"learning_rate": 0.1},
         "data": {"source": ""},
@@ -90,7 +94,7 @@ def gaps_of(folder):
 
 @pytest.fixture
 def start(forks):
-    return functools.partial(forks.run, "scripts/compare.py")
+    return functools.partial(forks.run, "scripts/compare_runs.py")
 
 
 def test_the_program_compares_and_writes_everything(start, two_arms, tmp_path):
@@ -139,7 +143,7 @@ def test_the_program_says_a_mistake_in_one_line(start, two_arms):
     (first, *_), _ = two_arms
     refused = start(first, "--split=test")
     assert refused.returncode == 2
-    assert refused.stderr == "compare.py: a comparison needs the folders of two runs or more\n"
+    assert refused.stderr == "compare_runs.py: a comparison needs the folders of two runs or more\n"
 
 
 def test_seeds_of_one_arm_have_nothing_to_compare_with(two_arms, make_run):
@@ -148,17 +152,17 @@ def test_seeds_of_one_arm_have_nothing_to_compare_with(two_arms, make_run):
     config = config_of(7, 0.0, log_every_steps=1, ckd={"weight": 5.0})
     config["teacher"] |= {"checkpoint": "/elsewhere"}
     other = make_run("other", config, teacher="elsewhere")
-    result = compare_runs([*biased, other], draws=10)
+    result = compare_runs([*biased, other], num_resamples=10)
     assert len(result["arms"]) == 1
-    text = comparison_text.comparison(result)
+    text = comparison_text.format_comparison(result)
     assert "nothing to compare with" in text
     assert [line.split()[0] for line in text.splitlines()[4:10]] == ["0", "1", "2", "7", "mean", "standard"]
 
 
 def test_one_seed_tells_no_methods_apart(make_run):
     runs = [make_run("a", config_of(weight=0.0), 0.5), make_run("b", config_of(), recall=0.6, draw=5)]
-    result = compare_runs(runs, draws=500)
-    text = comparison_text.comparison(result)
+    result = compare_runs(runs, num_resamples=500)
+    text = comparison_text.format_comparison(result)
     assert "One seed cannot tell methods apart" in text
     assert "is lower" not in text
     assert result["comparisons"][0]["over_seeds"][MAD]["verdict"] == "one seed"
@@ -167,9 +171,9 @@ def test_one_seed_tells_no_methods_apart(make_run):
 
 def test_no_difference_is_said_with_what_would_have_been_found(make_run):
     runs = [make_run(f"{w}{s}", config_of(s, w), draw=s + 10 * int(w)) for w in (0.0, 1.0) for s in range(5)]
-    result = compare_runs(runs, draws=100)
+    result = compare_runs(runs, num_resamples=100)
     size = result["comparisons"][0]["over_seeds"][MAD]["detectable"]
-    text = comparison_text.comparison(result)
+    text = comparison_text.format_comparison(result)
     assert "Mean absolute disparity: no difference detected (" in text
     assert f"one of {size:.4f} would have been found with 80 % power" in text
     assert "learn from one teacher" in text
@@ -178,7 +182,7 @@ def test_no_difference_is_said_with_what_would_have_been_found(make_run):
 def test_accuracy_that_falls_with_disparity_is_said(make_run):
     runs = [make_run(f"b{s}", config_of(s, 0.0), 0.5, recall=0.95) for s in range(4)]
     runs += [make_run(f"a{s}", config_of(s), recall=0.3, draw=s + 9, teacher=f"u{s}") for s in range(4)]
-    text = comparison_text.comparison(compare_runs(runs, draws=100))
+    text = comparison_text.format_comparison(compare_runs(runs, num_resamples=100))
     assert "Accuracy is lower too, by 0." in text
     assert "the same answer has a disparity of 0" in text
     assert "different teachers" in text
@@ -193,11 +197,13 @@ def test_one_answer_for_all_is_minded_only_where_both_are_lower(accuracy, dispar
         make_run("a", config_of(weight=0.0), first[1], recall=first[0]),
         make_run("b", config_of(), second[1], recall=second[0], draw=5),
     ]
-    result = compare_runs(runs, draws=10)
+    result = compare_runs(runs, num_resamples=10)
     over_seeds = result["comparisons"][0]["over_seeds"]
     for key, way in ((MAD, disparity), ("accuracy", accuracy)):
         assert (over_seeds[key]["mean"] < 0) == (way == "lower")
-    said = "the same answer has a disparity of 0" in " ".join(comparison_text.comparison(result).split())
+    said = "the same answer has a disparity of 0" in " ".join(
+        comparison_text.format_comparison(result).split()
+    )
     assert said == (accuracy == disparity == "lower")
 
 
@@ -208,12 +214,12 @@ def test_several_arms_are_corrected_and_lambda_belongs_on_validation(make_run):
         for s in range(4)
     ]
     runs.append(make_run("extra", config_of(9, 2.0)))
-    result = compare_runs(runs, draws=100)
+    result = compare_runs(runs, num_resamples=100)
     one, two = (entry["over_seeds"][MAD] for entry in result["comparisons"])
     assert sorted([one["holm_p"], two["holm_p"]]) == sorted(
         [2 * min(one["p"], two["p"]), max(2 * min(one["p"], two["p"]), max(one["p"], two["p"]))]
     )
-    text = comparison_text.comparison(result)
+    text = comparison_text.format_comparison(result)
     assert "by Holm's correction for 2 comparisons" in text
     assert "Left out: seed 9 of adversary.weight=2.0, which adversary.weight=0.0 lacks." in text
     assert "chosen on validation" in text
@@ -222,14 +228,40 @@ def test_several_arms_are_corrected_and_lambda_belongs_on_validation(make_run):
 def test_arms_are_named_by_what_differs_or_by_their_folders(make_run):
     first = make_run("a", config_of())
     epochs = make_run("b", config_of(epochs=3), teacher="")
-    names = [arm["name"] for arm in compare_runs([epochs, first], draws=10)["arms"]]
+    names = [arm["name"] for arm in compare_runs([epochs, first], num_resamples=10)["arms"]]
     assert names == ["epochs=3", "epochs=2"]
     long = make_run("c", config_of(objectives=["a" * 50, "b" * 50]))
-    names = [arm["name"] for arm in compare_runs([first, long], draws=10)["arms"]]
+    names = [arm["name"] for arm in compare_runs([first, long], num_resamples=10)["arms"]]
     assert names == [str(first), str(long)]
-    grown = make_run("d", config_of() | {"student": dict.fromkeys(MODEL_KEYS) | {"dtype": "float32"}})
-    names = [arm["name"] for arm in compare_runs([first, grown], draws=10)["arms"]]
+    grown = make_run(
+        "d",
+        config_of()
+        | {
+            "student": dict.fromkeys(field.name for field in dataclasses.fields(ModelRecipe))
+            | {"dtype": "float32"}
+        },
+    )
+    names = [arm["name"] for arm in compare_runs([first, grown], num_resamples=10)["arms"]]
     assert names == ["student.dtype=unset", "student.dtype=float32"]
+
+
+def test_runs_are_grouped_as_pair_by_pair():
+    """Keys spare most comparisons; the groups are those of the rule for two runs."""
+    teachers = [{"checkpoint": ""}, {"checkpoint": "", "pretrained": "a"}, {"checkpoint": "b"}]
+    configs = [
+        config_of(seed, weight) | {"teacher": config_of()["teacher"] | teacher}
+        for seed, weight, teacher in itertools.product((0, 1), (1.0, 1, 0.5), teachers)
+    ]
+    configs.append(config_of(2) | {"ckd": {"weight": 0.1}, "log_every_steps": 3})
+    runs = [identify_run(RunConfig(config, {"class_names": CLASSES}, {})) for config in configs]
+    expected = []
+    for place, run in enumerate(runs):
+        group = next((group for group in expected if not find_differences(runs[group[0]], run)), None)
+        if group is None:
+            expected.append(group := [])
+        group.append(place)
+    assert group_by_method(runs) == expected
+    assert len(expected) == 4
 
 
 def test_a_given_teacher_makes_another_arm_by_its_architecture_alone(make_run):
@@ -239,18 +271,18 @@ def test_a_given_teacher_makes_another_arm_by_its_architecture_alone(make_run):
     for config in (given, larger):
         config["teacher"] |= {"checkpoint": "/elsewhere"}
     runs = [make_run("own", own), make_run("given", given)]
-    assert len(compare_runs(runs, draws=10)["arms"]) == 1
+    assert len(compare_runs(runs, num_resamples=10)["arms"]) == 1
     other = make_run("larger", larger)
     content = json.loads((other / "config.json").read_text())
     content["task"]["teacher"]["architecture"] = "huge"
     (other / "config.json").write_text(json.dumps(content))
-    names = [arm["name"] for arm in compare_runs([*runs, other], draws=10)["arms"]]
+    names = [arm["name"] for arm in compare_runs([*runs, other], num_resamples=10)["arms"]]
     assert names == ["teacher.architecture=big", "teacher.architecture=huge"]
 
 
 def refusal(runs, split="test"):
     with pytest.raises(UsageError) as caught:
-        compare_runs(runs, split=split, draws=10)
+        compare_runs(runs, split=split, num_resamples=10)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

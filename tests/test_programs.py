@@ -68,14 +68,25 @@ def test_ctrl_c_while_it_starts_is_one_line(tmp_path):
         process.send_signal(signal.SIGINT)
         _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert printed.splitlines() == ["train.py: interrupted; the same command goes on from what was saved"]
+    assert printed.splitlines() == [
+        "train.py: interrupted; start the same command again to continue from the saved state"
+    ]
 
 
 def test_help_is_no_error(forks):
     shown = forks.run("train.py", "--help")
     assert shown.returncode == 0
-    assert "--workdir" in shown.stdout
-    assert "configs/base.py" in shown.stdout
+    for words in ("--config:", "NAME[:WORD,...] or", "--workdir:", "--list:", "--coordinator:"):
+        assert words.replace("--list", "--[no]list") in shown.stdout
+    assert "train.py --list prints the configs" in shown.stdout
+    assert "--list" not in forks.run("eval.py", "--help").stdout
+
+
+def test_the_list_is_printed_without_a_config(start):
+    shown = start("train.py", "--list")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for words in ("  rkd_adv ", "  utkface ", "  mfd ", "efficientnet_b3", "  adversary.weight = 1.0"):
+        assert words in shown.stdout
 
 
 def test_an_unknown_extra_is_named_before_anything_is_installed(folder):
@@ -83,7 +94,7 @@ def test_an_unknown_extra_is_named_before_anything_is_installed(folder):
         "scripts/with_env.py", "--venv", "env", "--extra", "gpus", "python", "-V", cwd=folder
     )
     assert refused.returncode == 2
-    assert "there is no extra 'gpus'; one of gpu, tpu" in refused.stderr
+    assert "there is no extra 'gpus'; use one of gpu, tpu" in refused.stderr
     assert not (folder / "env").exists()
 
 
@@ -128,7 +139,13 @@ def test_eval_prints_the_tables(trained, start):
     [
         ("train.py", [], "--config"),
         ("train.py", ["--config=configs/none.py"], "none.py"),
-        ("train.py", [f"{CONFIG}:faces"], "unknown preset 'faces'"),
+        ("train.py", [f"{CONFIG}:faces"], "train.py: unknown word 'faces' behind the colon; the presets are"),
+        ("train.py", ["--config", "rkd:mfd,mfd"], "train.py: the word mfd is there twice"),
+        ("train.py", ["--config=configs/rkd_mfd.py:utkface"], "rkd_mfd.py is now --config rkd:mfd,utkface\n"),
+        ("train.py", ["--config=rkd_adv:ratio", "--config.epochs=1"], "write --config rkd:ratio"),
+        ("train.py", ["--config", "rkd_adv", "--config.epochz=1"], 'Did you mean "epochs"'),
+        ("train.py", ["--config", "rkd_adv:sampling,utkface"], "susanqq.github.io/UTKFace"),
+        ("scripts/inspect_data.py", ["--config", "none"], "there is no config none; the configs of the"),
         ("train.py", [CONFIG, "--config.optimizer.learnin_rate=1.0"], 'Did you mean "learning_rate"'),
         ("train.py", [CONFIG, "--config.epochs=many"], "epochs"),
         ("train.py", [CONFIG, "--nonsense=1"], "nonsense"),
@@ -155,7 +172,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(forks, folder, program, arg
     ("program", "arguments", "message"),
     [
         ("eval.py", ["--workdir=nowhere"], "nowhere holds no run"),
-        ("scripts/power.py", [CONFIG, "--accuracy=0.9", "--discordant=0.5"], "at most 0.2"),
+        ("scripts/power_analysis.py", [CONFIG, "--accuracy=0.9", "--discordant=0.5"], "at most 0.2"),
     ],
 )
 def test_a_start_on_its_own_finds_what_it_needs_and_says_no_more(
@@ -166,6 +183,18 @@ def test_a_start_on_its_own_finds_what_it_needs_and_says_no_more(
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
     assert message in line
+
+
+def test_a_file_of_a_user_finds_the_projects_configs(forks, tmp_path):
+    text = (
+        "def get_config(words=''):\n    config = base.get_config(words)\n    config.objectives = ('new',)\n"
+    )
+    for place in ("configs", "fairkd_jax.configs"):
+        (tmp_path / "own.py").write_text(f"from {place} import base\n\n\n{text}    return config\n")
+        for program, *options in (["train.py"], ["scripts/sweep.py", "--grid=seed=0", "--dry_run"]):
+            result = forks.run(program, "--config=own.py:utkface", *options, cwd=tmp_path)
+            assert result.returncode == 2
+            assert "unknown objective 'new'" in result.stderr
 
 
 def test_a_data_set_can_be_looked_at(start, folder):
@@ -192,19 +221,19 @@ def test_what_a_data_set_can_show_is_said_before_training(forks, data_directory)
         "--config.data.image_size=16",
         f"--config.data.directory={data_directory}",
     ]
-    said = forks.run("scripts/power.py", config, *small, "--accuracy=0.9", "--discordant=0.1")
+    said = forks.run("scripts/power_analysis.py", config, *small, "--accuracy=0.9", "--discordant=0.1")
     assert said.returncode == 0, said.stderr
     first, *rest = said.stdout.splitlines()
     assert first.startswith("digits, test: ")
     assert "of 2 known groups in 10 classes, at 0.9 accuracy" in first
     assert len(rest) == 3
-    wrong = forks.run("scripts/power.py", config, *small, "--accuracy=0.9", "--discordant=0.5")
+    wrong = forks.run("scripts/power_analysis.py", config, *small, "--accuracy=0.9", "--discordant=0.5")
     assert wrong.returncode == 2
     assert "at most 0.2" in wrong.stderr
 
 
 def test_what_the_statistics_promise_is_simulated(start, forks, folder):
-    shown = start("scripts/simulate.py", "--trials=2", "--draws=20", "--json=simulated.json")
+    shown = start("scripts/simulate_statistics.py", "--trials=2", "--draws=20", "--json=simulated.json")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("3,465 images in 16 classes, at 0.65 accuracy; 2 trials a line")
     assert shown.stderr.splitlines()[0] == "one model: normal gaps, 0 in the mean"
@@ -214,12 +243,14 @@ def test_what_the_statistics_promise_is_simulated(start, forks, folder):
     assert len(shown.stdout.splitlines()) == 1 + 2 * 3 + 19 + 7
     config = f"--config={ROOT / 'configs' / 'student.py'}"
     small = ["--config.data.size=16", "--config.data.image_size=16"]
-    shown = start("scripts/simulate.py", config, *small, "--trials=1", "--draws=9", "--accuracy=0.9")
+    shown = start(
+        "scripts/simulate_statistics.py", config, *small, "--trials=1", "--draws=9", "--accuracy=0.9"
+    )
     assert shown.returncode == 0, shown.stderr
     assert "images in 10 classes, at 0.9 accuracy" in shown.stdout
-    wrong = forks.run("scripts/simulate.py", "--accuracy=1.5")
+    wrong = forks.run("scripts/simulate_statistics.py", "--accuracy=1.5")
     assert wrong.returncode == 2
-    assert wrong.stderr == "simulate.py: --accuracy=1.5 must lie between 0 and 1\n"
+    assert wrong.stderr == "simulate_statistics.py: --accuracy=1.5 must lie between 0 and 1\n"
 
 
 def test_programs_start_once_more_to_tune_the_memory(tmp_path):

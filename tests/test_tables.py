@@ -25,7 +25,7 @@ def summary(first):
     numbers = {key: first + place / 1000 for place, key in enumerate(ROWS.values())}
     described = {"objectives": {"cross_entropy": 1.0}, "balancing": [], "architecture": "toy", "num_gaps": 3}
     interval = {"corrected_interval": [first + 0.05, first + 0.06]}
-    return numbers | interval | described | {"parameters": 1000, "alarms": {"raised": []}}
+    return numbers | interval | described | {"parameters": 1000, "diagnostics": {"warnings": []}}
 
 
 def cells(line, title_width):
@@ -35,7 +35,7 @@ def cells(line, title_width):
 def test_each_row_of_a_comparison_shows_what_it_says():
     models = {"student": summary(0.2), "baseline": summary(0.5), "teacher": summary(0.1)}
     change = {"percent": 12.5, "corrected_percent": -7.5}
-    text = tables.comparison(models | {"inflation": {"student": change}})
+    text = tables.format_comparison(models | {"inflation": {"student": change}})
     head, _, *lines = text.splitlines()
     assert head.split() == ["teacher", "student", "baseline"]
     width = max(map(len, ROWS)) + 2
@@ -53,7 +53,7 @@ def test_each_row_of_a_comparison_shows_what_it_says():
 
 def test_each_column_of_a_population_shows_what_it_says():
     evaluations = {f"seed={n}": {"student": summary(0.1 * n), "teacher": summary(0.7)} for n in (2, 5)}
-    head, _, *lines = tables.members(evaluations).splitlines()
+    head, _, *lines = tables.format_population(evaluations).splitlines()
     places = [head.index(title) for title in TITLES]
     assert places == sorted(places)
     shown = {line.split()[0]: line.split()[1:] for line in lines}
@@ -63,3 +63,21 @@ def test_each_column_of_a_population_shows_what_it_says():
         low, high = model["corrected_interval"]
         numbers = [f"{model[key]:.4f}" for key in COLUMNS]
         assert shown[name] == [*numbers, f"{low:.4f}", "to", f"{high:.4f}"]
+
+
+def with_old_keys(summary):
+    """The summary as earlier versions wrote it."""
+    old = {key: value for key, value in summary.items() if key != "diagnostics"}
+    return old | {"alarms": {"raised": summary["diagnostics"]["warnings"]}}
+
+
+def test_an_evaluation_with_the_old_keys_prints_the_same_tables():
+    warnings = ["collapse: 1 of 4 classes are never predicted", "over-correction: recall is lower"]
+    new = {"teacher": summary(0.7), "student": summary(0.2) | {"diagnostics": {"warnings": warnings}}}
+    old = {name: with_old_keys(model) for name, model in new.items()}
+    text = tables.format_comparison(new)
+    assert text.splitlines()[-2:] == [f"warning, student: {warning}" for warning in warnings]
+    assert tables.format_comparison(old) == text
+    text = tables.format_population({"seed=2": new})
+    assert text.splitlines()[-2:] == [f"warning, seed=2: {warning}" for warning in warnings]
+    assert tables.format_population({"seed=2": old}) == text

@@ -1,1 +1,1 @@
-"""What scripts/benchmark.py runs: parts of the project side by side with what they replace."""
+"""Benchmarks of scripts/benchmark.py: parts of the project against the alternatives that they replace."""

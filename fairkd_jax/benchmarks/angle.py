@@ -1,4 +1,4 @@
-"""RKD's angle loss in chunks, and through the whole [B, B, B] tensor."""
+"""RKD's angle loss in chunks, against the same loss through the whole [B, B, B] tensor."""
 
 import statistics
 import time
@@ -14,15 +14,18 @@ from fairkd_jax.objectives import rkd
 BATCH, STUDENT_WIDTH, TEACHER_WIDTH = 128, 1280, 1536
 
 
-def without_chunks(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """The angle loss through the whole [B, B, B] tensor, from inner products.
+def compute_whole_angle_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Computes the angle loss through the whole [B, B, B] tensor, from inner products.
 
     Args:
-      student: float [B, Ds], embeddings.
-      teacher: float [B, Dt].
+      student: Student embeddings, float [B, Ds].
+      teacher: Teacher embeddings, float [B, Dt], which get no gradient.
+
+    Returns:
+      The loss, a scalar.
     """
 
-    def cosines(emb: jax.Array) -> jax.Array:
+    def compute_cosines(emb: jax.Array) -> jax.Array:
         gram = jnp.matmul(emb, emb.T, precision="highest")
         squares = jnp.diagonal(gram)
         squared = squares[:, None] + squares[None, :] - 2.0 * gram
@@ -31,25 +34,35 @@ def without_chunks(student: jax.Array, teacher: jax.Array) -> jax.Array:
         products = gram[None] - gram[:, :, None] - gram[:, None, :] + squares[:, None, None]
         return products * inverse[:, :, None] * inverse[:, None, :]
 
-    difference = jnp.abs(cosines(student) - cosines(jax.lax.stop_gradient(teacher)))
+    difference = jnp.abs(compute_cosines(student) - compute_cosines(jax.lax.stop_gradient(teacher)))
     return jnp.mean(jnp.where(difference < 1.0, 0.5 * difference**2, difference - 0.5))
 
 
 def run(rounds: int) -> None:
-    """Prints milliseconds (value and gradient) and temporary memory, medians of rounds taken in turn."""
+    """Prints milliseconds (value and gradient) and temporary memory; milliseconds are medians over rounds.
+
+    Args:
+      rounds: Number of rounds, in which both forms run in turn.
+    """
     rng = np.random.default_rng(0)
     widths = (STUDENT_WIDTH, TEACHER_WIDTH)
     embeddings = tuple(jnp.asarray(rng.normal(size=(BATCH, width)), jnp.float32) for width in widths)
-    functions: dict[str, Callable[..., Any]] = {"in chunks": rkd.angle_loss, "without chunks": without_chunks}
-    _compare(functions, embeddings, rounds)
+    functions: dict[str, Callable[..., Any]] = {
+        "in chunks": rkd.angle_loss,
+        "without chunks": compute_whole_angle_loss,
+    }
+    _compare_functions(functions, embeddings, rounds)
 
 
-def _compare(functions: Mapping[str, Callable[..., Any]], arguments: tuple, rounds: int) -> None:
-    """Compiles value and gradient of each, runs them in turn, and prints a table; ratios are to the last."""
+def _compare_functions(functions: Mapping[str, Callable[..., Any]], arguments: tuple, rounds: int) -> None:
+    """Compiles value and gradient of each function, runs them in turn and prints a table.
+
+    The ratios in the table are to the last function.
+    """
     gradients = {name: jax.jit(jax.value_and_grad(f)) for name, f in functions.items()}
     compiled = {name: f.lower(*arguments).compile() for name, f in gradients.items()}
     times: dict[str, list[float]] = {name: [] for name in compiled}
-    for number in range(rounds + 1):  # the first one does not count
+    for number in range(rounds + 1):  # the first round is a warm-up
         for name, function in compiled.items():
             start = time.perf_counter()
             jax.block_until_ready(function(*arguments))

@@ -1,4 +1,4 @@
-"""Whether training in bfloat16 learns what training in float32 does: two runs on the digits, side by side."""
+"""Learning curves in float32 and in bfloat16: two trainings on the digits, compared."""
 
 import json
 import tempfile
@@ -10,27 +10,29 @@ import numpy as np
 
 from fairkd_jax.benchmarks.waiting import run_train
 from fairkd_jax.errors import UsageError
+from fairkd_jax.runs.folder import RunFolder
 
 _DTYPES = ("float32", "bfloat16")
 _LOSS, _ACCURACY = "loss", "validation/accuracy"
 
 
 def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
-    """Trains `configs/rkd_adv.py` on the digits in float32 and in bfloat16; prints both curves.
+    """Trains `configs/rkd_adv.py` on the digits in float32 and in bfloat16, and prints both curves.
 
-    Both students learn from one teacher.
+    Both students learn from the same teacher.
 
     Args:
-      root: the folder with train.py.
-      overrides: further `--config.key=value` of both runs.
+      root: Folder that holds train.py.
+      overrides: Further `--config.key=value` arguments for both trainings.
 
     Returns:
-      For each dtype `loss`, a list over the reports of the training, and `accuracy`, over the validations;
-      `loss_difference`, the median over the reports of the losses' difference, relative to float32's; and
-      `last_accuracy_difference`, of the means of the last three.
+      For each dtype `loss`, a list over the reports of the training, and `accuracy`, a list over the
+      validations. `loss_difference` is the median over reports of the losses' difference, relative to
+      float32. `last_accuracy_difference` is the difference of the mean accuracies of the last three
+      validations, bfloat16 minus float32.
 
     Raises:
-      UsageError: a training failed.
+      UsageError: A training failed, or is too short to compare.
     """
     curves: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(prefix="fairkd-curves-") as name:
@@ -39,24 +41,27 @@ def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
         for dtype in _DTYPES:
             own = [f"--config.student.dtype={dtype}", f"--workdir={folder / dtype}"]
             if dtype != _DTYPES[0]:
-                own.append(f"--config.teacher.checkpoint={folder / _DTYPES[0] / 'teacher'}")
+                own.append(f"--config.teacher.checkpoint={RunFolder(folder / _DTYPES[0]).teacher}")
             run_train([*options, *own], root)
-            curves[dtype] = _read(folder / dtype)
+            curves[dtype] = _read_curves(folder / dtype)
     exact, rounded = (curves[dtype] for dtype in _DTYPES)
-    # Single batches differ by chance, once rounding has led the two students apart.
-    apart = float(np.median(np.abs(np.subtract(exact["loss"], rounded["loss"])) / np.abs(exact["loss"])))
+    # Single batches differ by chance, once rounding has made the two students different.
+    difference = np.abs(np.subtract(exact["loss"], rounded["loss"]))
+    loss_difference = float(np.median(difference / np.abs(exact["loss"])))
     last = [float(np.mean(curve["accuracy"][-3:])) for curve in (exact, rounded)]
     for dtype, accuracy in zip(_DTYPES, last, strict=True):
         losses = curves[dtype]["loss"]
         print(f"{dtype:9}  loss {losses[0]:.3f} to {losses[-1]:.3f}, accuracy at last {accuracy:.4f}")
-    print(f"the losses of a report differ by {100 * apart:.1f} % (median)", flush=True)
-    return curves | {"loss_difference": apart, "last_accuracy_difference": last[1] - last[0]}
+    print(f"the losses of a report differ by {100 * loss_difference:.1f} % (median)", flush=True)
+    return curves | {"loss_difference": loss_difference, "last_accuracy_difference": last[1] - last[0]}
 
 
-def _read(workdir: Path) -> dict[str, list[float]]:
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    found = {"loss": [x[_LOSS] for x in lines if _LOSS in x]}
-    found["accuracy"] = [x[_ACCURACY] for x in lines if _ACCURACY in x]
-    if not all(found.values()):
+def _read_curves(workdir: Path) -> dict[str, list[float]]:
+    lines = [json.loads(line) for line in RunFolder(workdir).metrics.read_text().splitlines()]
+    curves = {
+        "loss": [line[_LOSS] for line in lines if _LOSS in line],
+        "accuracy": [line[_ACCURACY] for line in lines if _ACCURACY in line],
+    }
+    if not all(curves.values()):
         raise UsageError("the trainings are too short to compare; raise --config.epochs")
-    return found
+    return curves

@@ -1,4 +1,4 @@
-"""Decoding and resizing photographs on one core: the project, PIL, Grain with PIL, and tf.data."""
+"""Decoding and resizing of photographs on one core: the project, PIL, Grain with PIL, and tf.data."""
 
 import io
 import statistics
@@ -15,11 +15,11 @@ from PIL import Image
 from fairkd_jax.data.images import decode_image
 from fairkd_jax.errors import UsageError
 
-SIDE = 256  # pixels of the images that are made
+SIDE = 256  # side of the decoded images, in pixels
 
-# Runs in an environment with TensorFlow: seconds of CPU time for each line that it reads, which says whether
-# to antialias.
-_BY_TF_DATA = """
+# Runs in an environment with TensorFlow. For each line of standard input, "plain" or "antialias", the program
+# decodes all files and prints its seconds of CPU time.
+_TF_DATA_PROGRAM = """
 import sys, time
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -45,37 +45,32 @@ for line in sys.stdin:
 
 
 def run(rounds: int, source: str, tensorflow: str) -> None:
-    """Prints images per second of CPU time, medians of rounds taken in turn.
+    """Prints images per second of CPU time, as medians over rounds in which all decoders run in turn.
 
     Args:
-      rounds: how many.
-      source: a folder of JPEG files.
-      tensorflow: the Python of an environment that has TensorFlow; "" leaves it out.
+      rounds: Number of rounds.
+      source: Folder of JPEG files.
+      tensorflow: Python of an environment that has TensorFlow; "" leaves tf.data out.
 
     Raises:
-      UsageError: there is no JPEG file, or that Python has no TensorFlow.
+      UsageError: The folder holds no JPEG file, or that Python has no TensorFlow.
     """
     files = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise UsageError(f"{source} holds no JPEG files; name another folder with --source")
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
+    decoders = {"project": _decode_by_project, "PIL": _decode_by_pil, "Grain with PIL": _decode_by_grain}
     measures: dict[str, Callable[[], float]] = {
-        name: lambda decode=decode: _seconds(decode, files)  # type: ignore[misc]
-        for name, decode in {"project": _by_project, "PIL": _by_pil, "Grain with PIL": _by_grain}.items()
+        name: lambda decode=decode: _measure_cpu_seconds(decode, files)  # type: ignore[misc]
+        for name, decode in decoders.items()
     }
-    peer = None
-    if tensorflow:
-        command = [tensorflow, "-c", _BY_TF_DATA, str(SIDE), *map(str, files)]
-        pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
-        try:
-            peer = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, text=True)
-        except OSError as error:
-            raise UsageError(f"--tensorflow {tensorflow}: {error.strerror}") from error
+    peer = _start_peer(tensorflow, files) if tensorflow else None
+    if peer is not None:
         for name, kind in (("tf.data, antialiased", "antialias"), ("tf.data, aliasing", "plain")):
-            measures[name] = lambda kind=kind: _ask(peer, kind, tensorflow)  # type: ignore[misc]
+            measures[name] = lambda kind=kind: _ask_peer(peer, kind, tensorflow)  # type: ignore[misc]
     try:
         rates: dict[str, list[float]] = {name: [] for name in measures}
-        for number in range(rounds + 1):  # the first one does not count
+        for number in range(rounds + 1):  # the first round is a warm-up
             for name, measure in measures.items():
                 seconds = measure()
                 if number:
@@ -92,36 +87,45 @@ def run(rounds: int, source: str, tensorflow: str) -> None:
         print(f"{name:20}  {rate:6.0f} images/s of CPU time{compared}")
 
 
-def _seconds(decode: Callable[[list[Path]], None], files: list[Path]) -> float:
+def _measure_cpu_seconds(decode: Callable[[list[Path]], None], files: list[Path]) -> float:
     start = time.process_time()
     decode(files)
     return time.process_time() - start
 
 
-def _by_project(files: list[Path]) -> None:
+def _decode_by_project(files: list[Path]) -> None:
     for file in files:
         decode_image(file.read_bytes(), size=SIDE, resize="squash")
 
 
-def _pil(file: Path) -> np.ndarray:
-    """PIL at its fastest: libjpeg's scaled decoding as well."""
+def _decode_file(file: Path) -> np.ndarray:
+    """Decodes a file with PIL in the fastest way, which includes libjpeg's scaled decoding."""
     with Image.open(io.BytesIO(file.read_bytes())) as image:
         image.draft("RGB", (SIDE, SIDE))
         return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
-def _by_pil(files: list[Path]) -> None:
+def _decode_by_pil(files: list[Path]) -> None:
     for file in files:
-        _pil(file)
+        _decode_file(file)
 
 
-def _by_grain(files: list[Path]) -> None:
-    """In a Grain pipeline without workers, so that its time is that of one core."""
-    for _ in grain.MapDataset.source(files).map(_pil):
+def _decode_by_grain(files: list[Path]) -> None:
+    """Decodes files in a Grain pipeline without workers, so only one core is used."""
+    for _ in grain.MapDataset.source(files).map(_decode_file):
         pass
 
 
-def _ask(peer: subprocess.Popen, kind: str, tensorflow: str) -> float:
+def _start_peer(tensorflow: str, files: list[Path]) -> subprocess.Popen:
+    command = [tensorflow, "-c", _TF_DATA_PROGRAM, str(SIDE), *map(str, files)]
+    pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+    try:
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, text=True)
+    except OSError as error:
+        raise UsageError(f"--tensorflow {tensorflow}: {error.strerror}") from error
+
+
+def _ask_peer(peer: subprocess.Popen, kind: str, tensorflow: str) -> float:
     assert peer.stdin is not None
     assert peer.stdout is not None
     try:
@@ -129,4 +133,4 @@ def _ask(peer: subprocess.Popen, kind: str, tensorflow: str) -> float:
         peer.stdin.flush()
         return float(peer.stdout.readline())
     except (OSError, ValueError):
-        raise UsageError(f"{tensorflow} cannot run tf.data; does it have tensorflow-cpu installed?") from None
+        raise UsageError(f"{tensorflow} cannot run tf.data; install tensorflow-cpu there") from None

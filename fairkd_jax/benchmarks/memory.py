@@ -1,4 +1,4 @@
-"""How much memory the training step takes, and the batch that fits, for the platform it is compiled for."""
+"""Measurement of a training step's memory and of the largest batch that fits, by XLA's plan."""
 
 import functools
 import re
@@ -9,57 +9,60 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fairkd_jax.benchmarks.program import Parts, Setting
+from fairkd_jax.benchmarks.program_parts import ProgramParts
+from fairkd_jax.benchmarks.setting import BenchmarkSetting
+from fairkd_jax.engine.sharding import make_abstract_arrays, make_mesh
 from fairkd_jax.errors import UsageError
-from fairkd_jax.ops import compiling_for
-from fairkd_jax.training.room import peak_bytes
-from fairkd_jax.training.sharding import make_mesh, shapes_on
+from fairkd_jax.ops import use_platform
+from fairkd_jax.training.memory import measure_peak
 
 HERE = "here"
 _GIBIBYTE = 2**30
-_MULTIPLE = 8  # of which a batch is looked for
+_MULTIPLE = 8  # the search tries only multiples of this batch
 
 
-def run(setting: Setting, *, platform: str, limit: float) -> dict[str, Any]:
+def run(setting: BenchmarkSetting, *, platform: str, limit: float) -> dict[str, Any]:
     """Prints the peak of a step, with and without rematerialisation, and the largest batch within a limit.
 
-    Nothing is run: the figures are XLA's plan for the program that it has compiled.
+    No program is run: the figures are XLA's plan for the compiled program.
 
     Args:
-      setting: of the step.
-      platform: "here", or a TPU topology such as "v5e:1x1", for which libtpu compiles on any machine.
-      limit: GiB of memory of the device.
+      setting: Setting of the step.
+      platform: "here", or a TPU topology such as "v5e:1x1"; libtpu compiles for TPUs on any machine.
+      limit: Memory of the device, in GiB.
 
     Returns:
-      The same figures.
+      `compiled_for`, `setting` (its name) and `rows`, each with `rematerialize`, `batch`, `peak_bytes`,
+      `limit_bytes`, `largest_batch` and `largest_batch_bytes`.
 
     Raises:
-      UsageError: the platform cannot be compiled for.
+      UsageError: XLA cannot compile for the platform, or not even the smallest batch fits.
     """
-    device, name = _target(platform)
+    device, name = _find_target(platform)
     rows = []
     print(f"peak memory of one step, compiled for {name}; the search for a batch compiles some programs")
-    for again in (False, True):
-        wanted = replace(setting, rematerialize=again)
-        peak = _peak(wanted, device, setting.batch)
+    for rematerialize in (False, True):
+        wanted = replace(setting, rematerialize=rematerialize)
+        peak = _compute_peak(wanted, device, setting.batch)
         print(f"{wanted.name}: {peak / _GIBIBYTE:.2f} GiB", flush=True)
-        peak_of = functools.partial(_peak, wanted, device)
-        fits, fitting = _largest(peak_of, setting.batch, peak, limit * _GIBIBYTE)
-        print(f"  within {limit:g} GiB: batch {fits}, {fitting / _GIBIBYTE:.2f} GiB", flush=True)
+        peak_of = functools.partial(_compute_peak, wanted, device)
+        largest, largest_peak = find_largest_batch(peak_of, setting.batch, peak, limit * _GIBIBYTE)
+        print(f"  within {limit:g} GiB: batch {largest}, {largest_peak / _GIBIBYTE:.2f} GiB", flush=True)
         rows.append(
             {
-                "rematerialize": again,
+                "rematerialize": rematerialize,
                 "batch": setting.batch,
                 "peak_bytes": peak,
                 "limit_bytes": limit * _GIBIBYTE,
-                "largest_batch": fits,
-                "largest_batch_bytes": fitting,
+                "largest_batch": largest,
+                "largest_batch_bytes": largest_peak,
             }
         )
     return {"compiled_for": name, "setting": setting.name, "rows": rows}
 
 
-def _target(platform: str) -> tuple[Any, str]:
+def _find_target(platform: str) -> tuple[Any, str]:
+    """Returns a device to compile for, and its description."""
     if platform == HERE:
         device = jax.devices()[0]
         return device, f"{jax.default_backend()} ({device.device_kind})"
@@ -70,44 +73,56 @@ def _target(platform: str) -> tuple[Any, str]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"cannot compile for {platform!r}: {reason} (it needs libtpu: pip install libtpu; topologies are"
-            " called v5e:1x1, v6e:1x1, v4:2x2x1)"
+            f"cannot compile for {platform!r}: {reason} (install libtpu with `pip install libtpu`; topologies"
+            " have names such as v5e:1x1, v6e:1x1, v4:2x2x1)"
         ) from error
     return devices[0], f"tpu ({devices[0].device_kind})"
 
 
-def _peak(setting: Setting, device: Any, batch: int) -> float:
+def _compute_peak(setting: BenchmarkSetting, device: Any, batch: int) -> float:
+    """Compiles the step for a device and returns the bytes at the peak."""
     setting = replace(setting, batch=batch)
-    parts = Parts(setting)
+    parts = ProgramParts(setting)
     image = jnp.zeros((1, setting.size, setting.size, 3))
     variables = jax.eval_shape(parts.teacher.init, jax.random.key(0), image)
     arguments = (
-        jax.eval_shape(parts.init),
-        jax.eval_shape(parts.folded, variables),
-        parts.batch(),
-        jax.eval_shape(parts.weights),
+        jax.eval_shape(parts.make_state),
+        jax.eval_shape(parts.fold_teacher, variables),
+        parts.make_batch(),
+        jax.eval_shape(parts.make_weights),
     )
-    with compiling_for(device.platform):
-        lowered = parts.step().lower(*shapes_on(make_mesh([device]), arguments))
+    with use_platform(device.platform):
+        lowered = parts.make_step().lower(*make_abstract_arrays(make_mesh([device]), arguments))
         try:
-            return peak_bytes(lowered.compile())
-        except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what does not fit, and says so
+            return measure_peak(lowered.compile())
+        except jax.errors.JaxRuntimeError as error:
+            # A TPU's compiler rejects a program that does not fit; its message names the memory required.
             needed = re.search(r"total memory required[^(]*\(([\d.]+)G\)", str(error))
             if needed is None:
                 raise
             return float(needed[1]) * _GIBIBYTE
 
 
-def _largest(peak_of: Callable[[int], float], batch: int, peak: float, limit: float) -> tuple[int, float]:
-    """The largest batch within the limit and its peak, or one that leaves less than a fiftieth of it unused.
+def find_largest_batch(
+    peak_of: Callable[[int], float], batch: int, peak: float, limit: float
+) -> tuple[int, float]:
+    """Searches for the largest batch within a limit.
+
+    The search ends early at a batch that leaves less than a fiftieth of the limit unused.
 
     Args:
-      peak_of: batch -> bytes; grows with the batch, nearly linearly.
-      batch: one to begin with.
-      peak: its bytes.
-      limit: in bytes.
+      peak_of: Function from the batch to bytes, which grows nearly linearly.
+      batch: Batch to begin with.
+      peak: Bytes of this batch.
+      limit: Limit in bytes.
+
+    Returns:
+      The batch, a multiple of 8 unless `batch` itself is returned, and its bytes.
+
+    Raises:
+      UsageError: Not even a batch of 8 fits.
     """
-    fits, too_large = (0, 0.0), (0, 0.0)  # batch and peak; 0: none is known yet
+    fits, too_large = (0, 0.0), (0, 0.0)  # batch and peak; 0 while no such batch is known
     before = (0, 0.0)
     while True:
         if peak <= limit:
@@ -116,10 +131,10 @@ def _largest(peak_of: Callable[[int], float], batch: int, peak: float, limit: fl
             too_large = (batch, peak)
         if fits[0] and (0 < too_large[0] <= fits[0] + _MULTIPLE or fits[1] > 0.98 * limit):
             return fits
-        most = (too_large[0] - 1) // _MULTIPLE * _MULTIPLE  # that may still fit
+        most = (too_large[0] - 1) // _MULTIPLE * _MULTIPLE  # the largest batch that may still fit
         if too_large[0] and most < _MULTIPLE:
-            raise UsageError(f"not even a batch of {_MULTIPLE} fits {limit / _GIBIBYTE:g} GiB")
-        # Along the line through the last two, to between what fits and what does not.
+            raise UsageError(f"not even a batch of {_MULTIPLE} fits {limit / _GIBIBYTE:g} GiB; raise --limit")
+        # The next batch lies on the line through the last two points, between the known bounds.
         slope = max(1.0, (peak - before[1]) / (batch - before[0]))
         before = (batch, peak)
         batch = int(batch + (limit - peak) / slope) // _MULTIPLE * _MULTIPLE

@@ -1,4 +1,4 @@
-"""Our hold on the process that runs the same step in PyTorch: torch_peer.py."""
+"""Control of the process torch_peer.py, which runs the same step in PyTorch."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fairkd_jax.benchmarks.program import Program
+from fairkd_jax.benchmarks.program import MeasuredProgram
 from fairkd_jax.data.augment import IMAGENET_MEAN, IMAGENET_STD, preprocess
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import create_model
@@ -22,28 +22,32 @@ _PEER = Path(__file__).with_name("torch_peer.py")
 
 
 class TorchPeer:
-    """The same in PyTorch, in a process of its own."""
+    """A process that runs the program of a setting in PyTorch.
 
-    def __init__(self, program: Program, python: str, mode: str, folder: Path) -> None:
-        """Starts it and lets it check its models against ours.
+    Attributes:
+      about: Version of PyTorch (`torch`), origin of the network (`network`) and number of `threads`.
+    """
+
+    def __init__(self, program: MeasuredProgram, python: str, mode: str, folder: Path) -> None:
+        """Starts the process, which checks its models against the program's models.
 
         Args:
-          program: our own, whose setting and weights it takes.
-          python: an interpreter that has torch.
+          program: Program of this project, which gives setting, batch and weights.
+          python: Python interpreter that has torch.
           mode: "eager" or "compiled".
-          folder: for the arrays that are handed over.
+          folder: Folder for the files that the process reads.
 
         Raises:
-          UsageError: that Python has no torch, or the models do not agree.
+          UsageError: The interpreter cannot start or has no torch, or the models disagree.
         """
         setting = program.setting
         self._program = setting.program
         arrays = folder / "arrays.npz"
-        if not arrays.exists():  # else an earlier peer was handed the same
-            np.savez(arrays, **_arrays(program))  # type: ignore[arg-type]
+        if not arrays.exists():  # another peer may have written the same file
+            np.savez(arrays, **_collect_arrays(program))  # type: ignore[arg-type]
         models = {"student": program.student, "teacher": program.teacher}
         tables = {name: dataclasses.asdict(model.architecture) for name, model in models.items()}
-        described = tables | {
+        description = tables | {
             "arrays": str(arrays),
             "num_classes": program.num_classes,
             "names": {name: getattr(setting, name) for name in ("student", "teacher")},
@@ -52,7 +56,7 @@ class TorchPeer:
             "dtype": setting.dtype,
             "mode": mode,
         }
-        (folder / "setting.json").write_text(json.dumps(described))
+        (folder / "setting.json").write_text(json.dumps(description))
         self._log = folder / f"{mode}.log"
         try:
             with self._log.open("w") as log:
@@ -62,25 +66,26 @@ class TorchPeer:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
-                    env={**os.environ, "PYTHONPATH": ""},
+                    # Only the peer's own modules, and not the packages of this environment.
+                    env={**os.environ, "PYTHONPATH": str(_PEER.parent)},
                 )
         except OSError as error:
             raise UsageError(f"--python {python}: {error.strerror}") from error
-        self.about = json.loads(self._line())
-        self._sleep()
+        self.about = json.loads(self._read_line())
+        self._suspend()
 
-    def time(self, steps: int) -> float:
-        """Seconds of so many runs."""
+    def measure_seconds(self, runs: int) -> float:
+        """Measures the seconds of a number of runs."""
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)
-        self._process.stdin.write(f"{self._program} {steps}\n")
+        self._process.stdin.write(f"{self._program} {runs}\n")
         self._process.stdin.flush()
-        seconds = float(self._line())
-        self._sleep()
+        seconds = float(self._read_line())
+        self._suspend()
         return seconds
 
-    def _sleep(self) -> None:
-        """Stops it until it is asked again: its threads would wait for work by turning round and round."""
+    def _suspend(self) -> None:
+        """Suspends the process until the next request, because its idle threads would use the CPU."""
         self._process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
@@ -88,7 +93,7 @@ class TorchPeer:
         self._process.kill()
         self._process.communicate()
 
-    def _line(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -101,17 +106,17 @@ class TorchPeer:
         return line
 
 
-def _arrays(program: Program) -> dict[str, np.ndarray]:
-    """Batch and weights, and what both models make of the first images in float32."""
+def _collect_arrays(program: MeasuredProgram) -> dict[str, np.ndarray]:
+    """Returns batch and weights, and both models' float32 outputs for the first images."""
     setting = program.setting
     arrays = {name: np.asarray(value) for name, value in program.batch.items()}
     images = preprocess(program.batch["image"][:_CHECKED_IMAGES], size=setting.size)
-    # Choosing the fastest kernels for this one call would take a GPU longer than all that is measured.
+    # On a GPU the search for the fastest kernels would take longer than all measurements.
     options = {"xla_gpu_autotune_level": "0"}
-    variables = {"student": program.student_variables(), "teacher": program.teacher_variables}
+    variables = {"student": program.copy_student_variables(), "teacher": program.teacher_variables}
     for name, values in variables.items():
         model = create_model(getattr(setting, name), num_classes=program.num_classes)
-        with jax.default_matmul_precision("highest"):  # and not TF32, the default of some GPUs
+        with jax.default_matmul_precision("highest"):  # not TF32, the default of some GPUs
             outputs: Any = jax.jit(model.apply, compiler_options=options)(values, images)
         arrays[f"expected/{name}/logits"] = np.asarray(outputs.logits)
         arrays[f"expected/{name}/embedding"] = np.asarray(outputs.embedding)

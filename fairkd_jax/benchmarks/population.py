@@ -1,4 +1,7 @@
-"""Several students in one program against as many lone runs, which each ask the teacher for themselves."""
+"""Measurement of several students in one program, against as many single runs.
+
+Each single run has its own forward pass of the teacher.
+"""
 
 import functools
 import statistics
@@ -6,30 +9,37 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fairkd_jax.benchmarks.program import Program, Programs, Setting
-from fairkd_jax.benchmarks.rounds import in_turn, runs_within, seconds_of_one
+from fairkd_jax.benchmarks.program import MeasuredProgram, ProgramCache
+from fairkd_jax.benchmarks.rounds import count_runs_within, measure_mean_seconds, run_in_turn
+from fairkd_jax.benchmarks.setting import BenchmarkSetting
 
-_ROUND_SECONDS = 0.3  # of each program in a round
+_ROUND_SECONDS = 0.3  # time of each program in a round
 
 
 def run(
-    setting: Setting, members: Sequence[int], rounds: int, programs: Programs | None = None
+    setting: BenchmarkSetting, members: Sequence[int], rounds: int, programs: ProgramCache | None = None
 ) -> list[dict[str, Any]]:
-    """Prints seconds of a step for all members, in one program and one by one, in turn, medians of rounds.
+    """Prints the seconds of a step for all students, in one program and one by one, as medians over rounds.
 
-    With T the teacher's forward pass and S a student's step without it, sharing the teacher alone gives
-    (T + N S) / (N (T + S)) of the time of N lone runs. T and S are measured in the same rounds.
+    Let T be the time of the teacher's forward pass, and S the time of a student's step without the teacher.
+    If only the teacher is shared, N students take (T + N S) / (N (T + S)) of the time of N single runs. T and
+    S are measured in the same rounds as the programs.
 
     Args:
-      setting: of a lone run's step.
-      members: numbers of students.
-      rounds: how many.
-      programs: what is compiled already, and keeps what is compiled now.
+      setting: Setting of a single run's step.
+      members: Numbers of students to measure.
+      rounds: Number of rounds.
+      programs: Cache of compiled programs, which also keeps the programs of this call.
 
     Returns:
-      The same figures, a dict for each number of students.
+      A dict for each number of students: `setting` (name), `members`, `seconds` by program,
+      `share_of_lone_runs`, `bound` (the share given above), `peak_bytes` and
+      `bytes_for_each_further_student`.
+
+    Raises:
+      UsageError: A model is unknown.
     """
-    programs = programs or Programs()
+    programs = programs or ProgramCache()
     parts = {
         "step": setting,
         "teacher": replace(setting, program="teacher"),
@@ -37,19 +47,22 @@ def run(
     }
     populations = [replace(setting, members=number) for number in members]
     print(f"{setting.name}, parts of it, and {members} students in one program: compiling", flush=True)
-    programs.compile([*parts.values(), *populations])
-    lone = {name: programs.get(part) for name, part in parts.items()}
-    return [_compared(lone, programs.get(population), rounds) for population in populations]
+    programs.compile_missing([*parts.values(), *populations])
+    single = {name: programs.get_program(part) for name, part in parts.items()}
+    return [_compare_population(single, programs.get_program(each), rounds) for each in populations]
 
 
-def _compared(lone: dict[str, Program], together: Program, rounds: int) -> dict[str, Any]:
+def _compare_population(
+    single: dict[str, MeasuredProgram], together: MeasuredProgram, rounds: int
+) -> dict[str, Any]:
     number = together.setting.members
-    programs = lone | {"together": together}
-    runs = {name: max(2, runs_within(program, _ROUND_SECONDS)) for name, program in programs.items()}
+    programs = single | {"together": together}
+    runs = {name: max(2, count_runs_within(program, _ROUND_SECONDS)) for name, program in programs.items()}
     timers = {
-        name: functools.partial(seconds_of_one, program, runs[name]) for name, program in programs.items()
+        name: functools.partial(measure_mean_seconds, program, runs[name])
+        for name, program in programs.items()
     }
-    seconds = in_turn(timers, rounds)
+    seconds = run_in_turn(timers, rounds)
     median = {name: statistics.median(times) for name, times in seconds.items()}
     bound = (median["teacher"] + number * median["student"]) / (
         number * (median["teacher"] + median["student"])
@@ -57,12 +70,12 @@ def _compared(lone: dict[str, Program], together: Program, rounds: int) -> dict[
     ratio = statistics.median(
         whole / (number * one) for whole, one in zip(seconds["together"], seconds["step"], strict=True)
     )
-    alone, all_of_them = (program.cost()["peak_bytes"] for program in (lone["step"], together))
-    each = (all_of_them - alone) / max(1, number - 1)
+    single_peak, peak = (program.get_cost()["peak_bytes"] for program in (single["step"], together))
+    further = (peak - single_peak) / max(1, number - 1)
     print(
         f"{together.setting.name}: {1e3 * median['together']:.0f} ms, one by one"
         f" {1e3 * number * median['step']:.0f} ms, {ratio:.3f} of it (sharing the teacher alone gives"
-        f" {bound:.3f}); {all_of_them / 2**20:.0f} MiB, {each / 2**20:.0f} for each further student",
+        f" {bound:.3f}); {peak / 2**20:.0f} MiB, {further / 2**20:.0f} for each further student",
         flush=True,
     )
     return {
@@ -71,6 +84,6 @@ def _compared(lone: dict[str, Program], together: Program, rounds: int) -> dict[
         "seconds": median,
         "share_of_lone_runs": ratio,
         "bound": bound,
-        "peak_bytes": all_of_them,
-        "bytes_for_each_further_student": each,
+        "peak_bytes": peak,
+        "bytes_for_each_further_student": further,
     }

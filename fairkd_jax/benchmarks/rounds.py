@@ -1,22 +1,30 @@
-"""Contestants that run in turn, so that what disturbs the machine disturbs them alike."""
+"""Rounds of measurements: contestants run in turn, so a disturbance of the machine affects all of them."""
 
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 
 
-def in_turn(contestants: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, list[float]]:
+class Contestant(Protocol):
+    """A program that can be measured."""
+
+    def measure_seconds(self, runs: int) -> float:
+        """Measures the seconds of a number of runs."""
+        ...
+
+
+def run_in_turn(contestants: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, list[float]]:
     """Runs every contestant once in each round.
 
     Args:
-      contestants: by name, functions that run something and return its seconds.
-      rounds: how many.
+      contestants: Functions by name; each function runs a program and returns its seconds.
+      rounds: Number of rounds.
 
     Returns:
-      The seconds of each contestant's rounds, in their order.
+      The seconds of each contestant's rounds, in order.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
@@ -25,25 +33,25 @@ def in_turn(contestants: Mapping[Name, Callable[[], float]], rounds: int) -> dic
     return seconds
 
 
-def seconds_of_one(contestant: Any, runs: int) -> float:
-    """Seconds of one run of what has `time(runs)`, on average over so many."""
-    return contestant.time(runs) / runs
+def measure_mean_seconds(contestant: Contestant, runs: int) -> float:
+    """Measures the mean seconds of one run over a number of runs."""
+    return contestant.measure_seconds(runs) / runs
 
 
-def runs_within(contestant: Any, seconds: float) -> int:
-    """How many runs fit so many seconds, at least one; two runs are made before, which do not count."""
-    contestant.time(2)
-    return max(1, round(seconds / contestant.time(1)))
+def count_runs_within(contestant: Contestant, seconds: float) -> int:
+    """Counts the runs that fit into a time, at least one; two runs before the measurement are a warm-up."""
+    contestant.measure_seconds(2)
+    return max(1, round(seconds / contestant.measure_seconds(1)))
 
 
 def compile_together(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Runs functions that compile something, several at a time where there are many cores.
+    """Runs functions that compile programs, several at a time on a machine with many cores.
 
     Args:
-      jobs: the functions.
+      jobs: Functions without arguments.
 
     Returns:
-      Their results, in their order.
+      The results of the functions, in order.
     """
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
         return list(pool.map(lambda job: job(), jobs))

@@ -1,4 +1,4 @@
-"""How long a training takes to its first step: with nothing compiled yet, and started again."""
+"""The seconds from a training's start to its first step, with an empty and with a full compilation cache."""
 
 import os
 import shutil
@@ -12,23 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.runs.folder import RunFolder
 
-_FIRST = "student: step 1/"
-_AGAIN = 3
+_FIRST_STEP = "student: step 1/"
+_REPETITIONS = 3
 
 
 def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
-    """Starts the same training in an empty cache folder, and three more times; prints seconds.
+    """Starts the same training with an empty compilation cache, then three more times, and prints seconds.
 
     Args:
-      root: the folder with train.py.
-      overrides: `--config.key=value` of the training, which is `configs/rkd_adv.py` on digits.
+      root: Folder that holds train.py.
+      overrides: Further `--config.key=value` arguments for the training, which is `configs/rkd_adv.py` on
+        digits.
 
     Returns:
-      `first_seconds`, `again_seconds` (the median) and their `ratio`.
+      `first_seconds`, `again_seconds` (the median of the later starts) and their `ratio`.
 
     Raises:
-      UsageError: a training failed.
+      UsageError: A training failed.
     """
     with tempfile.TemporaryDirectory(prefix="fairkd-start-") as name:
         folder = Path(name)
@@ -38,21 +40,21 @@ def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
         }
         options = ["--config", "configs/rkd_adv.py", *overrides, f"--config.data.directory={folder / 'data'}"]
         options += ["--config.log_every_steps=1", "--config.teacher.epochs=1"]
-        # The teacher is made before, with other compiled programs: only the student's start is measured.
-        _seconds([*options, f"--workdir={folder / 'teacher'}"], root, environment)
+        # The teacher is trained first, with programs of its own: only the student's start is measured.
+        _measure_start([*options, f"--workdir={folder / 'first'}"], root, environment)
         shutil.rmtree(folder / "cache")
-        options.append(f"--config.teacher.checkpoint={folder / 'teacher' / 'teacher'}")
+        options.append(f"--config.teacher.checkpoint={RunFolder(folder / 'first').teacher}")
         times = [
-            _seconds([*options, f"--workdir={folder / str(number)}"], root, environment)
-            for number in range(1 + _AGAIN)
+            _measure_start([*options, f"--workdir={folder / str(number)}"], root, environment)
+            for number in range(1 + _REPETITIONS)
         ]
     first, again = times[0], statistics.median(times[1:])
     print(f"to the first step: {first:.1f} s, started again {again:.1f} s, {again / first:.2f} of the first")
     return {"first_seconds": first, "again_seconds": again, "ratio": again / first}
 
 
-def _seconds(options: Sequence[str], root: Path, environment: dict[str, str]) -> float:
-    """Seconds to the first step of the student; the training is stopped then."""
+def _measure_start(options: Sequence[str], root: Path, environment: dict[str, str]) -> float:
+    """Measures the seconds to the first step of the student, and then stops the training."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-u", "train.py", *options],
@@ -66,7 +68,7 @@ def _seconds(options: Sequence[str], root: Path, environment: dict[str, str]) ->
     last = "no message"
     try:
         for line in process.stdout:
-            if _FIRST in line:
+            if _FIRST_STEP in line:
                 return time.perf_counter() - start
             last = line.strip() or last
         raise UsageError(f"the training failed: {last}")

@@ -1,7 +1,7 @@
 """The whole training step and the student's forward pass, against the machine's limits and against PyTorch.
 
-One student of EfficientNet learns from labels, from the teacher by RKD, and against an adversary, with
-AdamW, clipping and images that lie on the device as uint8: what `configs/rkd_adv.py` does, without
+One EfficientNet student learns from labels, from the teacher by RKD, and against an adversary, with AdamW and
+clipping. The images are on the device, as uint8. This is the step of `configs/rkd_adv.py`, without
 augmentation.
 """
 
@@ -17,36 +17,51 @@ from typing import Any
 
 import jax
 
-from fairkd_jax.benchmarks.floor import step_floor
-from fairkd_jax.benchmarks.limits import copy_rate, product_rate
+from fairkd_jax.benchmarks.floor import count_floor
+from fairkd_jax.benchmarks.limits import measure_copy_rate, measure_product_rate
 from fairkd_jax.benchmarks.peer import TorchPeer
-from fairkd_jax.benchmarks.program import Program, Programs, Setting
-from fairkd_jax.benchmarks.rounds import in_turn, runs_within, seconds_of_one
+from fairkd_jax.benchmarks.program import MeasuredProgram, ProgramCache
+from fairkd_jax.benchmarks.rounds import count_runs_within, measure_mean_seconds, run_in_turn
+from fairkd_jax.benchmarks.setting import BenchmarkSetting
 from fairkd_jax.errors import UsageError
 
-_ROUND_SECONDS = 1.0  # a round has as many steps as fit
+_ROUND_SECONDS = 1.0  # time of each contestant in a round
 
 
-def measure(
-    setting: Setting, *, rounds: int, peers: Sequence[str], python: str, program: Program
+def measure_setting(
+    setting: BenchmarkSetting, *, rounds: int, peers: Sequence[str], python: str, program: MeasuredProgram
 ) -> dict[str, Any]:
-    """Measures one setting; see `run`."""
+    """Measures one setting.
+
+    Args:
+      setting: Setting to measure.
+      rounds: See `run`.
+      peers: See `run`.
+      python: See `run`.
+      program: Compiled program of the setting.
+
+    Returns:
+      The figures of the setting.
+
+    Raises:
+      UsageError: A peer cannot run.
+    """
     result: dict[str, Any] = dataclasses.asdict(setting) | {"compile_seconds": program.compile_seconds}
     result |= describe_floor(setting)
-    result |= program.cost()
+    result |= program.get_cost()
     with tempfile.TemporaryDirectory(prefix="fairkd-step-") as name:
         contestants: dict[str, Any] = {"fairkd_jax": program}
         try:
-            steps = {"fairkd_jax": _warmed("fairkd_jax", program)}
+            runs = {"fairkd_jax": _warm_up("fairkd_jax", program)}
             for mode in peers:
                 key, peer = f"torch {mode}", TorchPeer(program, python, mode, Path(name))
                 contestants[key], result["torch"] = peer, peer.about
-                steps[key] = _warmed(key, peer)
+                runs[key] = _warm_up(key, peer)
             timers = {
-                key: functools.partial(seconds_of_one, contestant, steps[key])
+                key: functools.partial(measure_mean_seconds, contestant, runs[key])
                 for key, contestant in contestants.items()
             }
-            seconds = in_turn(timers, rounds)
+            seconds = run_in_turn(timers, rounds)
         finally:
             for contestant in contestants.values():
                 if isinstance(contestant, TorchPeer):
@@ -60,119 +75,127 @@ def measure(
         if key != "fairkd_jax"
     }
     second = result["seconds"]["fairkd_jax"]
-    result["share_of_arithmetic"] = result["operations"] / second / product_rate()
-    result["share_of_bandwidth"] = result["bytes"] / second / copy_rate()
+    result["share_of_arithmetic"] = result["operations"] / second / measure_product_rate()
+    result["share_of_bandwidth"] = result["bytes"] / second / measure_copy_rate()
     result["share_of_floor"] = result["floor_seconds"] / second
     return result
 
 
-def _warmed(name: str, contestant: Program | TorchPeer) -> int:
-    """How many runs fit a round; says that a contestant is ready, as compiling one can take minutes."""
+def _warm_up(name: str, contestant: MeasuredProgram | TorchPeer) -> int:
+    """Counts the runs of a round and prints that the contestant is ready, which can take minutes."""
     start = time.perf_counter()
-    steps = runs_within(contestant, _ROUND_SECONDS)
-    milliseconds = 1e3 * seconds_of_one(contestant, steps)
+    runs = count_runs_within(contestant, _ROUND_SECONDS)
+    milliseconds = 1e3 * measure_mean_seconds(contestant, runs)
     print(f"{name}: ready in {time.perf_counter() - start:.0f} s; about {milliseconds:.2f} ms", flush=True)
-    return steps
+    return runs
 
 
-def describe_floor(setting: Setting) -> dict[str, Any]:
-    """Prints what a step cannot do without, counted before it is measured.
+def describe_floor(setting: BenchmarkSetting) -> dict[str, Any]:
+    """Prints the lower bounds of a step, which are counted before any measurement of the step.
 
     Args:
-      setting: of the step.
+      setting: Setting of the step.
 
     Returns:
-      `floor_bytes` by part, `floor_operations`, and `floor_seconds` of the bytes at the rate of a pass over
-      memory.
+      `floor_bytes` by part, `floor_operations`, and `floor_seconds`, the seconds to move the bytes at the
+      rate of a pass over memory.
+
+    Raises:
+      UsageError: A model is unknown.
     """
-    floor = step_floor(setting)
-    seconds = floor.total_bytes / copy_rate()
-    found = ", ".join(f"{name} {count / setting.batch / 1e6:.1f}" for name, count in floor.bytes.items())
+    floor = count_floor(setting)
+    seconds = floor.total_bytes / measure_copy_rate()
+    parts = ", ".join(f"{name} {count / setting.batch / 1e6:.1f}" for name, count in floor.bytes.items())
     print(
-        f"{setting.name}: must move {floor.total_bytes / setting.batch / 1e6:.1f} MB an image ({found});"
+        f"{setting.name}: must move {floor.total_bytes / setting.batch / 1e6:.1f} MB an image ({parts});"
         f" that takes {1e3 * seconds:.2f} ms a step at the rate of a pass over memory:"
         f" {setting.batch / seconds:.0f} images/s; its {floor.operations / 1e9:.0f} GFLOP take"
-        f" {1e3 * floor.operations / product_rate():.2f} ms at the rate of a matrix product",
+        f" {1e3 * floor.operations / measure_product_rate():.2f} ms at the rate of a matrix product",
         flush=True,
     )
     return {"floor_bytes": floor.bytes, "floor_operations": floor.operations, "floor_seconds": seconds}
 
 
 def run(
-    settings: Sequence[Setting],
+    settings: Sequence[BenchmarkSetting],
     *,
     rounds: int,
     peers: Sequence[str],
     python: str,
-    programs: Programs | None = None,
+    programs: ProgramCache | None = None,
 ) -> dict[str, Any]:
-    """Measures and prints, contestants in turn, medians of the rounds.
+    """Measures the settings and prints medians over rounds, in which all contestants run in turn.
 
     Args:
-      settings: what to measure.
-      rounds: how many, of a second each.
-      peers: of "eager" and "compiled", the ways to run PyTorch.
-      python: an interpreter that has torch; where it has timm too, the peer is timm's network.
-      programs: what is compiled already, and keeps what is compiled now.
+      settings: Settings to measure.
+      rounds: Number of rounds; each contestant runs for about a second in each round.
+      peers: Ways to run PyTorch, from "eager" and "compiled".
+      python: Python interpreter that has torch; if it has timm too, the peer is timm's network.
+      programs: Cache of compiled programs, which also keeps the programs of this call.
 
     Returns:
-      The same figures: the machine's `limits`, and `results`, one for each setting.
+      `rounds`; `limits` of the machine; `results`, a dict for each setting.
 
     Raises:
-      UsageError: the peer cannot run, or a model is unknown.
+      UsageError: A peer cannot run, or a model is unknown.
     """
-    limits = {"operations_per_second": product_rate(), "bytes_per_second": copy_rate()}
+    limits = {"operations_per_second": measure_product_rate(), "bytes_per_second": measure_copy_rate()}
     print(
-        f"{rounds} rounds; a matrix product reaches {product_rate() / 1e9:.0f} GFLOP/s, a pass over memory"
-        f" {copy_rate() / 1e9:.1f} GB/s",
+        f"{rounds} rounds; a matrix product reaches {measure_product_rate() / 1e9:.0f} GFLOP/s,"
+        f" a pass over memory {measure_copy_rate() / 1e9:.1f} GB/s",
         flush=True,
     )
     results = []
     for setting in settings:
-        program = (programs or Programs()).get(setting)
-        result = measure(setting, rounds=rounds, peers=peers, python=python, program=program)
+        program = (programs or ProgramCache()).get_program(setting)
+        result = measure_setting(setting, rounds=rounds, peers=peers, python=python, program=program)
         results.append(result)
-        print(_described(setting, result), flush=True)
+        print(_format_result(setting, result), flush=True)
     return {"rounds": rounds, "limits": limits, "results": results}
 
 
-def best_batch(setting: Setting, largest: int, programs: Programs) -> int:
-    """The batch with the most images per second: the setting's, doubled as long as that helps and fits.
+def find_best_batch(setting: BenchmarkSetting, largest: int, programs: ProgramCache) -> int:
+    """Finds the batch with the most images per second.
+
+    The search doubles the batch as long as the rate grows and the memory suffices.
 
     Args:
-      setting: of the smallest batch.
-      largest: the batch at which the search ends.
-      programs: keep those of the setting and of the last batches that were tried.
+      setting: Setting with the smallest batch.
+      largest: Batch at which the search ends.
+      programs: Cache of compiled programs; it keeps only the setting's program and the last programs tried.
+
+    Returns:
+      The batch.
 
     Raises:
-      UsageError: the memory does not suffice for the smallest one.
+      UsageError: Not even the smallest batch fits the memory.
     """
     best, rate, batch = setting.batch, 0.0, setting.batch
     while batch <= largest:
-        programs.keep(setting, replace(setting, batch=best))
-        found = _rate(programs, replace(setting, batch=batch))
-        print(f"batch {batch}: {found:.1f} images/s", flush=True)
-        if found <= rate:
+        programs.keep_only(setting, replace(setting, batch=best))
+        new_rate = _measure_rate(programs, replace(setting, batch=batch))
+        print(f"batch {batch}: {new_rate:.1f} images/s", flush=True)
+        if new_rate <= rate:
             break
-        best, rate, batch = batch, found, 2 * batch
+        best, rate, batch = batch, new_rate, 2 * batch
     if not rate:
-        raise UsageError(f"not even a batch of {setting.batch} fits the memory")
+        raise UsageError(f"not even a batch of {setting.batch} fits the memory; use smaller models")
     return best
 
 
-def _rate(programs: Programs, setting: Setting) -> float:
-    """Images per second; 0 where the memory does not suffice."""
+def _measure_rate(programs: ProgramCache, setting: BenchmarkSetting) -> float:
+    """Measures images per second; returns 0 if the memory does not suffice."""
     try:
-        program = programs.get(setting)
-        steps = runs_within(program, _ROUND_SECONDS)
-        return setting.batch / statistics.median(seconds_of_one(program, steps) for _ in range(3))
+        program = programs.get_program(setting)
+        runs = count_runs_within(program, _ROUND_SECONDS)
+        return setting.batch / statistics.median(measure_mean_seconds(program, runs) for _ in range(3))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return 0.0
 
 
-def _described(setting: Setting, result: Mapping[str, Any]) -> str:
+def _format_result(setting: BenchmarkSetting, result: Mapping[str, Any]) -> str:
     arithmetic, bandwidth = (100 * result[f"share_of_{kind}"] for kind in ("arithmetic", "bandwidth"))
     memory = result["peak_bytes"] / 2**20
     lines = [

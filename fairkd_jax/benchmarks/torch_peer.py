@@ -1,9 +1,10 @@
-"""The same models and the same step in PyTorch, as a process of its own that needs torch and numpy alone.
+"""The same models and the same step in PyTorch, as a program for another environment.
 
     python torch_peer.py SETTING.json
 
-reads a setting that `fairkd_jax.benchmarks.step` has written, checks its models against the outputs recorded
-there, and then answers lines on its standard input, "PROGRAM STEPS", with seconds.
+The environment needs only torch and numpy; timm is used if timm is installed. The program reads a setting
+that `fairkd_jax.benchmarks.peer` has written, and checks its models against the outputs in the setting. Then
+the program reads lines "PROGRAM STEPS" from standard input and answers each line with seconds.
 """
 
 import json
@@ -17,160 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-try:
-    import timm
-except (ImportError, RuntimeError):  # the latter: made for another PyTorch
-    timm = None
+if __package__:  # started by `python -m`
+    from fairkd_jax.benchmarks import torch_network
+else:  # started by its path: Python looks for modules in the folder of the program
+    import torch_network  # type: ignore[no-redef]
 
 
-class _SamePadding(nn.Conv2d):
-    """A convolution with TensorFlow's padding."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        pads = []
-        for axis in (3, 2):
-            size, kernel, stride = input.shape[axis], self.kernel_size[axis - 2], self.stride[axis - 2]
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [total // 2, total - total // 2]
-        return F.conv2d(F.pad(input, pads), self.weight, self.bias, self.stride, 0, 1, self.groups)
-
-
-class _Gate(nn.Module):
-    """Squeeze-and-excitation."""
-
-    def __init__(self, channels: int, squeezed: int) -> None:
-        super().__init__()
-        self.conv_reduce, self.conv_expand = (
-            nn.Conv2d(channels, squeezed, 1),
-            nn.Conv2d(squeezed, channels, 1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate = x.mean((2, 3), keepdim=True)
-        return x * torch.sigmoid(self.conv_expand(F.silu(self.conv_reduce(gate))))
-
-
-class _Block(nn.Module):
-    """An inverted residual block; its parts have the names that timm gives them."""
-
-    def __init__(
-        self, table: dict[str, Any], stage: dict[str, int], channels: int, stride: int, drop: float
-    ) -> None:
-        super().__init__()
-        wide, out = channels * stage["expand"], stage["filters"]
-        self.drop, self.residual = drop, stride == 1 and channels == out
-        convs = [
-            _conv(table, wide, wide, stage["kernel"], stride, groups=wide),
-            nn.Conv2d(wide, out, 1, bias=False),
-        ]
-        names = ["conv_dw", "conv_pwl"]
-        if stage["expand"] != 1:
-            convs.insert(0, nn.Conv2d(channels, wide, 1, bias=False))
-            names.insert(0, "conv_pw")
-        else:
-            names[1] = "conv_pw"
-        for number, (name, conv) in enumerate(zip(names, convs, strict=True), start=1):
-            self.add_module(name, conv)
-            self.add_module(f"bn{number}", _norm(table, conv.out_channels))
-        self.names = names
-        self.se = _Gate(wide, max(1, channels // 4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inputs = x
-        *before, last = self.names
-        for number, name in enumerate(before, start=1):
-            x = F.silu(getattr(self, f"bn{number}")(getattr(self, name)(x)))
-        x = getattr(self, f"bn{len(self.names)}")(getattr(self, last)(self.se(x)))
-        if not self.residual:
-            return x
-        if self.training and self.drop:
-            kept = torch.empty(len(x), 1, 1, 1, device=x.device).bernoulli_(1 - self.drop) / (1 - self.drop)
-            x = x * kept.to(x.dtype)
-        return x + inputs
-
-
-def _conv(
-    table: dict[str, Any], inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1
-) -> nn.Conv2d:
-    if table["padding"] == "SAME":
-        return _SamePadding(inputs, outputs, kernel, stride, groups=groups, bias=False)
-    return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
-
-
-def _norm(table: dict[str, Any], channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=table["bn_epsilon"], momentum=1 - table["bn_momentum"])
-
-
-class EfficientNet(nn.Module):
-    """The network of a table of stages; gives logits and embedding.
-
-    Args:
-      table: `dataclasses.asdict` of an `Architecture`.
-      num_classes: width of the logits.
-    """
-
-    def __init__(self, table: dict[str, Any], num_classes: int) -> None:
-        super().__init__()
-        self.conv_stem = _conv(table, 3, table["stem"], 3, 2)
-        self.bn1 = _norm(table, table["stem"])
-        channels, done = table["stem"], 0
-        total = sum(stage["blocks"] for stage in table["stages"])
-        stages = []
-        for stage in table["stages"]:
-            blocks = []
-            for number in range(stage["blocks"]):
-                drop = table["stochastic_depth_rate"] * done / total
-                blocks.append(_Block(table, stage, channels, 1 if number else stage["stride"], drop))
-                channels, done = stage["filters"], done + 1
-            stages.append(nn.Sequential(*blocks))
-        self.blocks = nn.Sequential(*stages)
-        self.conv_head = nn.Conv2d(channels, table["head"], 1, bias=False)
-        self.bn2 = _norm(table, table["head"])
-        self.dropout = nn.Dropout(table["dropout_rate"])
-        self.classifier = nn.Linear(table["head"], num_classes)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images [B, 3, H, W] -> logits [B, C], embedding [B, D]."""
-        x = F.silu(self.bn1(self.conv_stem(x)))
-        x = F.silu(self.bn2(self.conv_head(self.blocks(x))))
-        embedding = x.mean((2, 3)).float()
-        return self.classifier(self.dropout(embedding)), embedding
-
-
-class TimmNetwork(nn.Module):
-    """timm's own network of the same name; gives what `EfficientNet` gives.
-
-    Args:
-      table: see `EfficientNet`.
-      name: of the model.
-      num_classes: width of the logits.
-    """
-
-    def __init__(self, table: dict[str, Any], name: str, num_classes: int) -> None:
-        super().__init__()
-        rates = {"drop_rate": table["dropout_rate"], "drop_path_rate": table["stochastic_depth_rate"]}
-        self.network = timm.create_model(name, num_classes=num_classes, **rates)
-
-    def load_state_dict(self, state: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Takes the state of the network itself."""
-        return self.network.load_state_dict(state, strict, assign)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised images [B, 3, H, W] -> logits [B, C], embedding [B, D]."""
-        network = self.network
-        embedding = network.global_pool(network.forward_features(x)).float()
-        dropped = F.dropout(embedding, network.drop_rate, self.training)
-        return network.classifier(dropped), embedding
-
-
-def make_network(table: dict[str, Any], name: str, num_classes: int) -> EfficientNet | TimmNetwork:
-    """timm's network where timm is installed and has one of this name, else ours."""
-    if timm is not None and timm.is_model(name):
-        return TimmNetwork(table, name, num_classes)
-    return EfficientNet(table, num_classes)
-
-
-class _Reverse(torch.autograd.Function):
+class _GradientReversal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         return x.view_as(x)
@@ -180,36 +34,53 @@ class _Reverse(torch.autograd.Function):
         return -gradient
 
 
-def _distances(x: torch.Tensor) -> torch.Tensor:
+def _compute_distances(x: torch.Tensor) -> torch.Tensor:
     squares = x.pow(2).sum(1)
     squared = (squares[:, None] + squares[None, :] - 2 * x @ x.t()).clamp(min=1e-12)
     distances = squared.sqrt() * (1 - torch.eye(len(x), device=x.device))
     return distances / distances[distances > 0].mean()
 
 
-def _angles(x: torch.Tensor) -> torch.Tensor:
+def _compute_angles(x: torch.Tensor) -> torch.Tensor:
     directions = F.normalize(x[None] - x[:, None], dim=2)
     return torch.bmm(directions, directions.transpose(1, 2))
 
 
-def relations_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """RKD, 25 times the distances' loss and 50 times the angles'."""
+def compute_rkd_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Computes the loss of RKD: 25 times the distance loss plus 50 times the angle loss.
+
+    Args:
+      student: Student embeddings, float32 [B, Ds].
+      teacher: Teacher embeddings, float32 [B, Dt], which get no gradient.
+
+    Returns:
+      The loss, a scalar.
+    """
     with torch.no_grad():
-        distances, angles = _distances(teacher), _angles(teacher)
-    distance_loss = F.smooth_l1_loss(_distances(student), distances)
-    return 25 * distance_loss + 50 * F.smooth_l1_loss(_angles(student), angles)
+        distances, angles = _compute_distances(teacher), _compute_angles(teacher)
+    distance_loss = F.smooth_l1_loss(_compute_distances(student), distances)
+    return 25 * distance_loss + 50 * F.smooth_l1_loss(_compute_angles(student), angles)
 
 
 class Peer:
-    """Models, optimizers and a batch; its methods are the programs that are timed."""
+    """Models, optimizers and a batch; the methods `forward` and `step` are the programs that are timed."""
 
     def __init__(self, setting: dict[str, Any], mode: str) -> None:
+        """Makes the models and optimizers, and checks the models.
+
+        Args:
+          setting: The setting that `fairkd_jax.benchmarks.peer` has written.
+          mode: "eager", or "compiled" for `torch.compile`.
+
+        Raises:
+          AssertionError: A model's outputs differ from the outputs in the setting.
+        """
         self.device = torch.device(setting["device"])
-        self.half = setting["dtype"] == "bfloat16"
+        self.use_bfloat16 = setting["dtype"] == "bfloat16"
         self._names = setting["names"]
         arrays = np.load(setting["arrays"])
         self.student, self.teacher = (
-            self._model(setting[name], setting["num_classes"], name, arrays)
+            self._load_model(setting[name], setting["num_classes"], name, arrays)
             for name in ("student", "teacher")
         )
         self.adversary = nn.Sequential(
@@ -228,7 +99,7 @@ class Peer:
             torch.tensor(values, device=self.device)[:, None, None] for values in setting["normalise"]
         )
         self.mean, self.std = mean, std
-        self._check(arrays)
+        self._check_models(arrays)
         kernels: list[torch.Tensor] = []
         rest: list[torch.Tensor] = []
         for parameter in self.student.parameters():
@@ -236,16 +107,14 @@ class Peer:
         groups = [{"params": kernels, "weight_decay": 1e-4}, {"params": rest, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=True)
         self.adversary_optimizer = torch.optim.AdamW(self.adversary.parameters(), lr=1e-3, fused=True)
-        self._losses: Callable[..., torch.Tensor] = self._forward_losses
-        self._infer: Callable[..., Any] = self._forward
+        self._compute_loss: Callable[..., torch.Tensor] = self._compute_eager_loss
+        self._infer: Callable[..., Any] = self._infer_eagerly
         if mode == "compiled":
-            self._losses = torch.compile(self._forward_losses)
-            self._infer = torch.compile(self._forward)
+            self._compute_loss = torch.compile(self._compute_eager_loss)
+            self._infer = torch.compile(self._infer_eagerly)
 
-    def _model(
-        self, table: dict[str, Any], num_classes: int, name: str, arrays: Any
-    ) -> EfficientNet | TimmNetwork:
-        model = make_network(table, self._names[name], num_classes)
+    def _load_model(self, table: dict[str, Any], num_classes: int, name: str, arrays: Any) -> nn.Module:
+        model = torch_network.make_network(table, self._names[name], num_classes)
         prefix = f"{name}/"
         state = {k[len(prefix) :]: torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith(prefix)}
         missing, unexpected = model.load_state_dict(state, strict=False)
@@ -253,55 +122,56 @@ class Peer:
         assert not unexpected, unexpected
         return model.to(self.device, memory_format=torch.channels_last).eval()
 
-    def _normalised(self) -> torch.Tensor:
+    def _normalize_images(self) -> torch.Tensor:
         images = (self.images.float() / 255 - self.mean) / self.std
         return images.contiguous(memory_format=torch.channels_last)
 
-    def _check(self, arrays: Any) -> None:
-        convolutions = torch.backends.cudnn
-        given = convolutions.allow_tf32
-        convolutions.allow_tf32 = False  # TF32 has 10 bits of mantissa
+    def _check_models(self, arrays: Any) -> None:
+        """Checks the models' outputs in float32."""
+        cudnn = torch.backends.cudnn
+        allow_tf32 = cudnn.allow_tf32
+        cudnn.allow_tf32 = False  # TF32 has 10 bits of mantissa
         try:
-            self._compare(arrays)
+            self._compare_outputs(arrays)
         finally:
-            convolutions.allow_tf32 = given
+            cudnn.allow_tf32 = allow_tf32
 
-    def _compare(self, arrays: Any) -> None:
+    def _compare_outputs(self, arrays: Any) -> None:
         with torch.no_grad():
             for name, model in (("student", self.student), ("teacher", self.teacher)):
-                checked = self._normalised()[: len(arrays[f"expected/{name}/logits"])]
-                for output, kind in zip(model(checked), ("logits", "embedding"), strict=True):
+                images = self._normalize_images()[: len(arrays[f"expected/{name}/logits"])]
+                for output, kind in zip(model(images), ("logits", "embedding"), strict=True):
                     expected = arrays[f"expected/{name}/{kind}"]
                     error = np.abs(output.cpu().numpy() - expected).max() / np.abs(expected).max()
                     assert error < 1e-3, f"{name}'s {kind} differ by {error:g} of the largest value"
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+    def _make_autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16)
 
-    def _forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad(), self._autocast():
-            return self.student(self._normalised())
+    def _infer_eagerly(self) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad(), self._make_autocast():
+            return self.student(self._normalize_images())
 
-    def _forward_losses(self, images: torch.Tensor) -> torch.Tensor:
-        with self._autocast():
+    def _compute_eager_loss(self, images: torch.Tensor) -> torch.Tensor:
+        with self._make_autocast():
             with torch.no_grad():
                 _, teacher = self.teacher(images)
             logits, embedding = self.student(images)
         logits = logits.float()
         one_hot = F.one_hot(self.label, self.num_classes).float()
-        read = self.adversary(torch.cat([_Reverse.apply(embedding), one_hot], 1))
-        loss = F.cross_entropy(logits, self.label) + F.cross_entropy(read, self.group)
-        return loss + relations_loss(embedding, teacher)
+        group_logits = self.adversary(torch.cat([_GradientReversal.apply(embedding), one_hot], 1))
+        loss = F.cross_entropy(logits, self.label) + F.cross_entropy(group_logits, self.group)
+        return loss + compute_rkd_loss(embedding, teacher)
 
     def forward(self) -> None:
-        """The student's inference."""
+        """Runs the student's inference."""
         self.student.eval()
         self._infer()
 
     def step(self) -> None:
-        """A whole update of student and adversary."""
+        """Runs a whole update of student and adversary."""
         self.student.train()
-        loss = self._losses(self._normalised())
+        loss = self._compute_loss(self._normalize_images())
         self.optimizer.zero_grad(set_to_none=True)
         self.adversary_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -312,39 +182,50 @@ class Peer:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
 
-    def time(self, program: str, steps: int) -> float:
-        """Seconds of so many runs of a program."""
+    def measure_seconds(self, program: str, steps: int) -> float:
+        """Measures a number of runs of a program.
+
+        Args:
+          program: Name of the program: "forward" or "step".
+          steps: Number of runs.
+
+        Returns:
+          Seconds of all runs.
+        """
         run = getattr(self, program)
-        self._wait()
+        self._synchronize()
         start = time.perf_counter()
         for _ in range(steps):
             run()
-        self._wait()
+        self._synchronize()
         return time.perf_counter() - start
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
 
-def _requests() -> Iterator[tuple[str, int]]:
+def _read_requests() -> Iterator[tuple[str, int]]:
     for line in sys.stdin:
         program, steps = line.split()
         yield program, int(steps)
 
 
 def main() -> None:
-    """Checks the models, says which torch this is, and answers requests."""
+    """Checks the models, prints which PyTorch this is, and answers requests."""
     with open(sys.argv[1]) as stream:
         setting = json.load(stream)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     peer = Peer(setting, setting["mode"])
-    network = f"timm {timm.__version__}" if isinstance(peer.student, TimmNetwork) else "a network of our own"
-    about = {"torch": torch.__version__, "network": network, "threads": torch.get_num_threads()}
+    about = {
+        "torch": torch.__version__,
+        "network": torch_network.describe_network(peer.student),
+        "threads": torch.get_num_threads(),
+    }
     print(json.dumps(about), flush=True)
-    for program, steps in _requests():
-        print(peer.time(program, steps), flush=True)
+    for program, steps in _read_requests():
+        print(peer.measure_seconds(program, steps), flush=True)
 
 
 if __name__ == "__main__":

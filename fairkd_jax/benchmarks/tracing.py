@@ -1,4 +1,4 @@
-"""The operations of a program that take longest, from the profiler's trace."""
+"""The longest operations of a program, from the profiler's trace."""
 
 import collections
 import tempfile
@@ -8,31 +8,33 @@ from typing import Any
 
 import jax
 
-from fairkd_jax.benchmarks.instructions import Instruction, plain_name, read_instructions
-from fairkd_jax.benchmarks.program import Program
+from fairkd_jax.benchmarks.instructions import Instruction, normalize_name, read_instructions
+from fairkd_jax.benchmarks.program import MeasuredProgram
 
 _RUNS = 3
 
 
-def longest(program: Program, bytes_per_second: float, count: int) -> list[dict[str, Any]]:
-    """Traces some runs of a program.
+def find_longest_operations(
+    program: MeasuredProgram, bytes_per_second: float, count: int
+) -> list[dict[str, Any]]:
+    """Traces some runs of a program and returns its longest operations.
 
     Args:
-      program: compiled, and run before.
-      bytes_per_second: what a pass over memory reaches.
-      count: of operations.
+      program: Program that has run before.
+      bytes_per_second: Rate of a pass over memory.
+      count: Largest number of operations to return.
 
     Returns:
-      The operations with the most time, most first: `name`; `from`, what it was compiled from; `milliseconds`
-      of a run; `share` of all operations' time; `floor_milliseconds`, of the bytes that it reads and writes,
-      None where its instruction is not known. On a CPU the time is the sum over threads.
+      The operations in descending order of time. Each has `name`; `from`, its origin in Python;
+      `milliseconds` of a run; `share` of the time of all operations; `floor_milliseconds`, the time to move
+      its bytes, or None if its instruction is unknown. On a CPU the time is the sum over threads.
     """
     instructions = read_instructions(program.compiled.as_text())
     with tempfile.TemporaryDirectory(prefix="fairkd-profile-") as name:
         with jax.profiler.trace(name):
-            program.time(_RUNS)
+            program.measure_seconds(_RUNS)
         trace = next(Path(name).rglob("*.xplane.pb"))
-        spent = _times(jax.profiler.ProfileData.from_file(str(trace)), instructions)
+        spent = _sum_times(jax.profiler.ProfileData.from_file(str(trace)), instructions)
     total = sum(spent.values())
     rows = []
     for key, nanoseconds in spent.most_common(count):
@@ -44,8 +46,8 @@ def longest(program: Program, bytes_per_second: float, count: int) -> list[dict[
     return rows
 
 
-def _times(trace: Any, instructions: Mapping[str, Instruction]) -> collections.Counter[str]:
-    """Nanoseconds by instruction, or by kernel: of a device's streams, or of the threads of a CPU."""
+def _sum_times(trace: Any, instructions: Mapping[str, Instruction]) -> collections.Counter[str]:
+    """Sums nanoseconds by instruction or kernel, over a device's streams or a CPU's threads."""
     devices = [plane for plane in trace.planes if plane.name.startswith("/device:")]
     spent: collections.Counter[str] = collections.Counter()
     for plane in devices or trace.planes:
@@ -53,15 +55,15 @@ def _times(trace: Any, instructions: Mapping[str, Instruction]) -> collections.C
             if devices and not line.name.startswith(("Stream", "XLA Ops")):
                 continue
             for event in line.events:
-                name = _instruction(event) if devices else plain_name(event.name)
+                name = _find_instruction_name(event) if devices else normalize_name(event.name)
                 if devices or name in instructions:
                     spent[name] += event.duration_ns
     return spent
 
 
-def _instruction(event: Any) -> str:
-    """A kernel's instruction, where the trace names it: a library's kernel has a name of its own."""
+def _find_instruction_name(event: Any) -> str:
+    """Returns the name of a kernel's instruction, or the kernel's own name if there is no instruction."""
     for key, value in event.stats:
         if key == "hlo_op":
-            return plain_name(str(value))
-    return plain_name(event.name)
+            return normalize_name(str(value))
+    return normalize_name(event.name)

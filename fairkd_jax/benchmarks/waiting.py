@@ -1,4 +1,4 @@
-"""The share of a training's time in which the next batch was not there yet, for each place of the images."""
+"""The share of a training's time spent waiting for the next batch, for each place where images are kept."""
 
 import json
 import statistics
@@ -14,6 +14,7 @@ from PIL import Image
 
 from fairkd_jax.data.images import encode_image
 from fairkd_jax.errors import UsageError
+from fairkd_jax.runs.folder import RunFolder
 
 CACHES = ("device", "host", "none")
 _LARGE_IMAGES = {"train": 2048, "val": 128, "test": 128}
@@ -21,41 +22,47 @@ _CLASSES, _SIDE = 16, 256
 
 
 def run(
-    root: Path, *, large: bool, overrides: Sequence[str], caches: Sequence[str] = CACHES, taught: bool = True
+    root: Path,
+    *,
+    large: bool,
+    overrides: Sequence[str],
+    caches: Sequence[str] = CACHES,
+    with_teacher: bool = True,
 ) -> list[dict[str, Any]]:
-    """Trains once with each place of the images and prints what the runs have measured.
+    """Trains once for each place of the images and prints the waiting times that the runs report.
 
     Args:
-      root: the folder with train.py.
-      large: EfficientNet-B3 to B0 at 224 pixels in bfloat16, batches of 128 of made-up images, else the tiny
-        models on digits.
-      overrides: further `--config.key=value` of all runs.
-      caches: the places of the images.
-      taught: whether there is a teacher; a student alone is faster and waits sooner.
+      root: Folder that holds train.py.
+      large: Whether to train EfficientNet-B3 to B0 at 224 pixels in bfloat16, with batches of 128 random
+        images. Otherwise the tiny models are trained on digits.
+      overrides: Further `--config.key=value` arguments for all runs.
+      caches: Places of the images, values of `--config.data.cache`.
+      with_teacher: Whether the student has a teacher; without a teacher the student is faster and waits
+        sooner.
 
     Returns:
-      The same figures, a dict for each place: `cache`, `data_wait_share` and `images_per_second` are medians,
-      `largest_data_wait_share` is of the worst report.
+      A dict for each place. `cache` is the place; `data_wait_share` and `images_per_second` are medians over
+      reports; `largest_data_wait_share` is the value of the worst report.
 
     Raises:
-      UsageError: a training failed.
+      UsageError: A training failed or is too short, or an override sets a key of the benchmark.
     """
     for key in ("data.cache", "data.directory", "teacher.checkpoint"):
         if any(override.startswith(f"--config.{key}") for override in overrides):
-            raise UsageError(f"--config.{key} is set by the benchmark itself")
+            raise UsageError(f"--config.{key} is set by the benchmark; leave it out")
     rows = []
     with tempfile.TemporaryDirectory(prefix="fairkd-waiting-") as name:
         folder = Path(name)
         directory = f"--config.data.directory={folder / 'data'}"
-        options = [*_preset(folder, large=large, taught=taught), directory, *overrides]
+        options = [*_make_options(folder, large=large, with_teacher=with_teacher), directory, *overrides]
         print(f"{'images kept':12}  {'waiting %':>9}  {'at most %':>9}  {'images/s':>9}")
         for cache in caches:
             workdir = folder / cache
             own = [f"--config.data.cache={cache}", f"--workdir={workdir}"]
-            if taught and cache != caches[0]:  # one teacher serves all
-                own.append(f"--config.teacher.checkpoint={folder / caches[0] / 'teacher'}")
+            if with_teacher and cache != caches[0]:  # all runs share the first run's teacher
+                own.append(f"--config.teacher.checkpoint={RunFolder(folder / caches[0]).teacher}")
             run_train([*options, *own], root)
-            shares, rates = _measured(workdir)
+            shares, rates = _read_reports(workdir)
             rate, share = statistics.median(rates), statistics.median(shares)
             print(f"{cache:12}  {100 * share:9.2f}  {100 * max(shares):9.2f}  {rate:9.1f}", flush=True)
             row = {"cache": cache, "data_wait_share": share, "largest_data_wait_share": max(shares)}
@@ -63,10 +70,10 @@ def run(
     return rows
 
 
-def _preset(folder: Path, *, large: bool, taught: bool) -> list[str]:
-    """The command line of a training that has more than one report."""
-    config = "configs/rkd_adv.py" if taught else "configs/student.py"
-    teacher = ["--config.teacher.epochs=2"] if taught else []
+def _make_options(folder: Path, *, large: bool, with_teacher: bool) -> list[str]:
+    """Returns the command line of a training that is long enough for more than one report."""
+    config = "configs/rkd_adv.py" if with_teacher else "configs/student.py"
+    teacher = ["--config.teacher.epochs=2"] if with_teacher else []
     if not large:
         return ["--config", config, "--config.epochs=8", "--config.log_every_steps=10", *teacher]
     manifest = _make_images(folder / "images")
@@ -85,30 +92,30 @@ def run_train(options: Sequence[str], root: Path) -> None:
     """Runs train.py.
 
     Args:
-      options: of its command line.
-      root: the folder with train.py.
+      options: Arguments of the command line.
+      root: Folder that holds train.py.
 
     Raises:
-      UsageError: the training failed; its last line says why.
+      UsageError: The training failed; the message has the last line of its output.
     """
     command = [sys.executable, "train.py", *options]
-    done = subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        *_, last = done.stderr.strip().splitlines() or ["no message"]
+    process = subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if process.returncode:
+        *_, last = process.stderr.strip().splitlines() or ["no message"]
         raise UsageError(f"the training failed: {last}")
 
 
-def _measured(workdir: Path) -> tuple[list[float], list[float]]:
-    """Shares of waiting and images per second of each report but the first, which has the compilation."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    reports = [line for line in lines if "data_wait_share" in line][1:]
+def _read_reports(workdir: Path) -> tuple[list[float], list[float]]:
+    """Reads waiting shares and images per second of all reports except the first."""
+    lines = [json.loads(line) for line in RunFolder(workdir).metrics.read_text().splitlines()]
+    reports = [line for line in lines if "data_wait_share" in line][1:]  # the first includes the compilation
     if not reports:
         raise UsageError("the trainings are too short to measure; raise --config.epochs")
     return [line["data_wait_share"] for line in reports], [line["images_per_second"] for line in reports]
 
 
 def _make_images(folder: Path) -> Path:
-    """Writes smooth noise as JPEG files and a manifest of them; returns its path."""
+    """Writes smooth noise as JPEG files with a manifest, and returns the manifest's path."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     rows = ["path,label,group,split"]

@@ -1,4 +1,4 @@
-"""Batches that depend on the seed and the step alone."""
+"""Iterators of batches; a training batch depends only on the seed and the step."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,12 +11,12 @@ from fairkd_jax.data.sampling import GroupBalance
 from fairkd_jax.data.split import Split
 from fairkd_jax.errors import UsageError
 
-_AHEAD = 4  # batches that are made before they are asked for
-_PLACED = 2  # of these, how many are on the device already
-_EPOCHS = 2**31  # as good as for ever; without a number, Grain's own arithmetic overflows at batches of one
+_AHEAD = 4  # number of prefetched batches
+_PLACED = 2  # number of prefetched batches that are already on the devices
+_EPOCHS = 2**31  # practically infinite; without a number, Grain's arithmetic overflows at batch size 1
 
 
-def train_batches(
+def iterate_train_batches(
     split: Split,
     *,
     batch_size: int,
@@ -28,46 +28,45 @@ def train_batches(
     balanced: bool = False,
     place: Callable[[dict[str, np.ndarray]], Any] | None = None,
 ) -> Iterator[Any]:
-    """Yields full batches for ever, shuffled anew in each epoch.
+    """Returns an endless iterator of full training batches, shuffled again in each epoch.
 
-    The global batch of a step is a function of (seed, step): the slices of all processes, concatenated in
-    their order, are the same batch for any number of processes, and starting at a step is the same as
-    skipping the steps before it. An epoch may end within a batch.
+    The global batch of a step is a function of (seed, step). The slices of all processes, concatenated in
+    process order, give the same batch for any number of processes. An iterator that starts at a step yields
+    the same batches as an iterator that skips the earlier steps. An epoch may end within a batch.
 
     Args:
-      split: what to draw from.
-      batch_size: examples per global batch.
-      seed: of the order, 0 to 2**32 - 1.
-      start_step: the first step to yield.
-      process_index: which slice of each batch to yield.
-      process_count: number of slices.
-      with_images: whether a batch holds its images; where they are on the device, its indices are enough.
-      balanced: whether the groups of a class are drawn equally often (see `GroupBalance`).
-      place: takes a batch to the devices; called in the background, up to `_PLACED` batches ahead.
+      split: Split that the batches are drawn from.
+      batch_size: Number of examples in a global batch.
+      seed: Random seed of the order, 0 to 2**32 - 1.
+      start_step: First step that is yielded.
+      process_index: Index of this process's slice of each batch.
+      process_count: Number of processes, and of slices.
+      with_images: Whether a batch holds images. Indices are enough where all images are on the device.
+      balanced: Whether the groups of a class are drawn equally often (see `GroupBalance`).
+      place: Function that moves a batch to the devices, called by a background thread; None: no move.
 
     Returns:
-      An iterator of dicts: image uint8 [b, S, S, 3]; label, group, index int32 [b]; mask float32 [b], ones;
-      where b = batch_size / process_count; or of what `place` makes of them.
+      An iterator of dicts: image uint8 [b, S, S, 3]; label, group and index int32 [b]; mask float32 [b], all
+      ones, where b = batch_size / process_count. With `place`, an iterator of that function's results.
 
     Raises:
-      UsageError: batch_size does not divide by process_count or exceeds the split, or a number out of range.
+      UsageError: batch_size does not divide by process_count or exceeds the split, or a number is out of
+        range.
     """
-    local = _local_size(batch_size, process_index, process_count)
+    local = _compute_local_size(batch_size, process_index, process_count)
     if batch_size > len(split):
         raise UsageError(
-            f"batch_size={batch_size} exceeds the {len(split)} examples of {split.name}; use at most that"
+            f"batch_size={batch_size} exceeds the {len(split)} examples of {split.name};"
+            f" use at most {len(split)}"
         )
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"data seed {seed} is out of range; use 0 to 2**32 - 1")
-    if start_step < 0:
-        raise UsageError(f"start_step={start_step} is negative; use 0 or more")
+    _check_position(seed, start_step)
     steps = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat(_EPOCHS).batch(batch_size)
     if balanced:
         steps = steps.random_map(GroupBalance(split.labels, split.groups, split.counts.shape))
     first = process_index * local
-    batches = _prefetched(
+    batches = _prefetch_batches(
         steps[start_step:].map(
-            lambda indices: _batch(split, indices[first : first + local], local, with_images)
+            lambda indices: _make_batch(split, indices[first : first + local], local, with_images)
         )
     )
     if place is not None:
@@ -77,50 +76,61 @@ def train_batches(
     return iter(batches)
 
 
-def eval_batches(
+def iterate_eval_batches(
     split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields every example once, in order; each process yields the same number of batches.
+    """Returns an iterator of batches that holds every example once, in stored order.
+
+    Each process yields the same number of batches.
 
     Args:
-      split: what to read.
-      batch_size: examples per global batch.
-      process_index: which slice of each batch to yield.
-      process_count: number of slices.
+      split: Split that is read.
+      batch_size: Number of examples in a global batch.
+      process_index: Index of this process's slice of each batch.
+      process_count: Number of processes, and of slices.
 
     Returns:
-      An iterator of dicts as of `train_batches`. The last batch is padded: there mask is 0, index and group
-      are -1, label is 0 and the image is black.
+      An iterator of dicts with the keys of `iterate_train_batches`. The last batch is padded with black
+      images: their mask is 0, their index and group are -1, and their label is 0.
 
     Raises:
       UsageError: batch_size does not divide by process_count.
     """
-    local = _local_size(batch_size, process_index, process_count)
+    local = _compute_local_size(batch_size, process_index, process_count)
 
-    def batch(step: int) -> dict[str, np.ndarray]:
+    def make_batch(step: int) -> dict[str, np.ndarray]:
         start = min(step * batch_size + process_index * local, len(split))
-        return _batch(split, np.arange(start, min(start + local, len(split))), local)
+        return _make_batch(split, np.arange(start, min(start + local, len(split))), local)
 
     steps = -(-len(split) // batch_size)
-    return iter(_prefetched(grain.MapDataset.range(steps).map(batch)))
+    return iter(_prefetch_batches(grain.MapDataset.range(steps).map(make_batch)))
 
 
-def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
+def _check_position(seed: int, start_step: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"data seed {seed} is out of range; use 0 to 2**32 - 1")
+    if start_step < 0:
+        raise UsageError(f"start_step={start_step} is negative; use 0 or more")
+
+
+def _compute_local_size(batch_size: int, process_index: int, process_count: int) -> int:
     if batch_size < 1 or process_count < 1 or batch_size % process_count:
         lower, upper = (max(1, batch_size // max(1, process_count) + up) * process_count for up in (0, 1))
         raise UsageError(
             f"batch_size={batch_size} does not divide by {process_count} processes; use {lower} or {upper}"
         )
     if not 0 <= process_index < process_count:
-        raise UsageError(f"process_index={process_index} is none of {process_count} processes")
+        raise UsageError(f"process_index={process_index} is out of range; use 0 to {process_count - 1}")
     return batch_size // process_count
 
 
-def _batch(split: Split, indices: np.ndarray, size: int, with_images: bool = True) -> dict[str, np.ndarray]:
+def _make_batch(
+    split: Split, indices: np.ndarray, size: int, with_images: bool = True
+) -> dict[str, np.ndarray]:
     padding = (0, size - len(indices))
     batch = {}
     if with_images:
-        images = split.images(indices)
+        images = split.read_images(indices)
         batch["image"] = np.pad(images, (padding, (0, 0), (0, 0), (0, 0))) if padding[1] else images
     return batch | {
         "label": np.pad(split.labels[indices], padding),
@@ -130,6 +140,6 @@ def _batch(split: Split, indices: np.ndarray, size: int, with_images: bool = Tru
     }
 
 
-def _prefetched(dataset: Any) -> Any:
+def _prefetch_batches(dataset: Any) -> Any:
     threads = min(_AHEAD, os.cpu_count() or 1)
     return dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD))

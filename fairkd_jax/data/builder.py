@@ -1,7 +1,7 @@
-"""The tfds builder that all data sets share: it writes what has been staged as ArrayRecord.
+"""The tfds builder of all data sets, which writes staged images as ArrayRecord files.
 
-Importing tfds takes most of a second, so only `writing` imports this module, and only when there is something
-to write.
+The import of tfds takes most of a second. Therefore only `writing` imports this module, and only when there
+is a data set to write.
 """
 
 import json
@@ -12,23 +12,24 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fairkd_jax.data.layout import REPORT_NAME, VERSION, table_name
-from fairkd_jax.data.plan import Example
+from fairkd_jax.data.layout import REPORT_NAME, VERSION, name_table_file
+from fairkd_jax.data.preparation_plan import Example
 
 
 @dataclass
 class PreparedConfig(tfds.core.BuilderConfig):
-    """What `prepare` hands to a builder.
+    """Input of a builder: the examples and images to write.
 
     Attributes:
-      size: side of the images in pixels.
-      encoding: of the images, "png" or "jpeg".
-      class_names: names of the labels.
-      group_names: names of the groups.
-      attributes: names of the further integers.
-      examples: split name -> its examples in order.
-      images: returns (position in the split, encoded bytes) of each example of a split, in any order.
-      report: written beside the data.
+      size: Side of the images in pixels.
+      encoding: Encoding of the images, "png" or "jpeg".
+      class_names: Names of the labels.
+      group_names: Names of the groups.
+      attributes: Names of the additional integers of each example.
+      examples: Examples of each split, in order, by split name.
+      images: Function that takes a split name and yields (position in the split, encoded bytes) of each
+        example, in any order.
+      report: Content of the report file, ready for JSON.
     """
 
     size: int = 0
@@ -42,7 +43,12 @@ class PreparedConfig(tfds.core.BuilderConfig):
 
 
 class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Writes staged examples in a fixed order; the subclasses say what they are."""
+    """Base of all builders, which writes staged examples in a fixed order.
+
+    Attributes:
+      ABOUT: Description of the data set, defined by each subclass.
+      HOMEPAGE: Address of the data set's publisher, or None.
+    """
 
     VERSION = tfds.core.Version(VERSION)
     ABOUT: ClassVar[str]
@@ -50,15 +56,15 @@ class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     builder_config: PreparedConfig
 
     def _create_builder_config(self, builder_config: PreparedConfig, version: object) -> PreparedConfig:
-        """Takes the configuration as it is; tfds would print the whole of it as a warning."""
+        """Returns the configuration unchanged; the method of tfds prints all of it as a warning."""
         del version
         return builder_config
 
     def _log_download_bytes(self) -> None:
-        """Does not announce a download: there is none."""
+        """Prints nothing, because no builder downloads anything."""
 
     def _log_download_done(self) -> None:
-        """Does not name the folder, which is about to be renamed."""
+        """Prints nothing, because the folder gets another name after this call."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
@@ -79,7 +85,7 @@ class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        del dl_manager  # nothing is ever downloaded
+        del dl_manager  # no builder downloads anything
         config = self.builder_config
         self.data_path.joinpath(REPORT_NAME).write_text(json.dumps(config.report, indent=1))
         for split, examples in config.examples.items():
@@ -90,7 +96,7 @@ class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             columns["ids"] = np.array([example.id for example in examples], dtype=np.str_)
             columns["labels"] = np.array([example.label for example in examples], np.int32)
             columns["groups"] = np.array([example.group for example in examples], np.int32)
-            with self.data_path.joinpath(table_name(split)).open("wb") as stream:
+            with self.data_path.joinpath(name_table_file(split)).open("wb") as stream:
                 np.savez_compressed(stream, **columns)
         return {split: self._generate_examples(split) for split in config.examples}
 

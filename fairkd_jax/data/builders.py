@@ -1,4 +1,4 @@
-"""The table of tfds builders, apart from `catalog` because tfds is slow to import."""
+"""The table of tfds builders, separate from `catalog` because the import of tfds is slow."""
 
 from fairkd_jax.data.builder import PreparedBuilder
 from fairkd_jax.data.digits.digits_dataset_builder import Builder as Digits

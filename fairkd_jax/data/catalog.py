@@ -1,49 +1,78 @@
-"""The table of data sets."""
+"""The table of data sets, with the options of each data set."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fairkd_jax.data.digits.plan import plan as digits
+from fairkd_jax.data.digits.digits_plan import plan_digits
 from fairkd_jax.data.images import RESIZE_MODES
-from fairkd_jax.data.manifest.plan import plan as manifest
-from fairkd_jax.data.plan import Plan
-from fairkd_jax.data.utkface.plan import plan as utkface
-from fairkd_jax.data.wider_attribute.plan import plan as wider_attribute
+from fairkd_jax.data.manifest.manifest_plan import plan_manifest
+from fairkd_jax.data.preparation_plan import PreparationPlan
+from fairkd_jax.data.utkface.utkface_plan import plan_utkface
+from fairkd_jax.data.wider_attribute.rules import RENAMED_SPLIT_RULES
+from fairkd_jax.data.wider_attribute.wider_attribute_plan import plan_wider_attribute
 from fairkd_jax.errors import UsageError
 
-DATASETS: dict[str, Callable[..., Plan]] = {
-    "digits": digits,
-    "manifest": manifest,
-    "utkface": utkface,
-    "wider_attribute": wider_attribute,
+DATASETS: dict[str, Callable[..., PreparationPlan]] = {
+    "digits": plan_digits,
+    "manifest": plan_manifest,
+    "utkface": plan_utkface,
+    "wider_attribute": plan_wider_attribute,
 }
 MAX_SIZE = 4096
 _COMMON = ("source", "size", "resize")
+# Data set -> option -> {earlier value: present value}.
+_RENAMED_VALUES = {"wider_attribute": {"split_rule": RENAMED_SPLIT_RULES}}
 
 
-def effective_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The data set's own options, given or by default."""
+def normalize_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a data set with each renamed value replaced by its present name.
+
+    Two mappings that mean the same data are equal after this call. An unknown data set, option or value stays
+    unchanged.
+
+    Args:
+      name: Name of the data set.
+      options: Options of the data set, by name, as written in a config or on a command line.
+    """
+    renamed = _RENAMED_VALUES.get(name, {})
+    return {
+        key: renamed[key].get(value, value) if key in renamed and isinstance(value, str) else value
+        for key, value in options.items()
+    }
+
+
+def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the normalized value of every option of a data set: the given value, or the default.
+
+    Args:
+      name: Key of DATASETS.
+      options: Given options, by name. Names that are not options of this data set are ignored.
+    """
     parameters = inspect.signature(DATASETS[name]).parameters
-    return {key: given.get(key, p.default) for key, p in parameters.items() if key not in _COMMON}
+    normalized = normalize_options(name, options)
+    return {key: normalized.get(key, p.default) for key, p in parameters.items() if key not in _COMMON}
 
 
 def make_plan(
     name: str, *, source: str, size: int, resize: str, quality: int = 0, options: Mapping[str, Any]
-) -> Plan:
-    """Plans a data set.
+) -> PreparationPlan:
+    """Makes the preparation plan of a data set.
 
     Args:
-      name: a key of DATASETS.
-      source: where the images come from; what it may be depends on the data set.
-      size: side of the stored images in pixels.
+      name: Key of DATASETS.
+      source: Path of the images. Each data set accepts its own kinds of path.
+      size: Side of the stored images in pixels.
       resize: "squash" or "pad".
-      quality: of the stored images as JPEG, 1 to 100; 0: PNG, which loses nothing.
-      options: the data set's own options, by name.
+      quality: JPEG quality of the stored images, 1 to 100. 0 stores PNG, which is lossless.
+      options: The data set's own options, by name.
+
+    Returns:
+      The plan. Nothing is decoded or written yet.
 
     Raises:
-      UsageError: an unknown name or option, or a value out of range.
+      UsageError: A name or an option is unknown, or a value is out of range.
     """
     if name not in DATASETS:
         raise UsageError(f"unknown data set {name!r}; use one of {', '.join(sorted(DATASETS))}")
@@ -57,5 +86,5 @@ def make_plan(
     for option in options:
         if option not in known:
             raise UsageError(f"{name} has no option {option!r}; its options are: {', '.join(known)}")
-    plan = DATASETS[name](source=source, size=size, resize=resize, **options)
+    plan = DATASETS[name](source=source, size=size, resize=resize, **normalize_options(name, options))
     return replace(plan, settings=f"{plan.settings}-q{quality}", quality=quality) if quality else plan

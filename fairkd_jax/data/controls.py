@@ -1,24 +1,27 @@
-"""Changes of a data set that show whether debiasing does what it claims, and no more."""
+"""Control experiments: changes of a data set that test a debiasing method."""
 
 import colorsys
 
 import numpy as np
 
-# "patch", the positive control: every image tells its group. "shuffle", the placebo: no training image does.
+# "patch" is the positive control: every image shows its group. "shuffle" is the placebo: the groups of the
+# training images carry no information.
 CONTROLS = ("none", "patch", "shuffle")
 _PLACES = (1 / 6, 1 / 2, 5 / 6)
 
 
 def paint_patches(image: np.ndarray, group: int, num_groups: int) -> np.ndarray:
-    """Paints nine small squares in the colour of the group: a crop of half of the area still has one.
+    """Paints nine small squares in the colour of the group on an image.
+
+    A crop that keeps half of the area still contains a square.
 
     Args:
-      image: uint8 [S, S, 3].
-      group: in [0, num_groups), or -1 where unknown: nothing is painted.
-      num_groups: G; the hues of the groups are evenly spaced.
+      image: Image, uint8 [S, S, 3].
+      group: Group in [0, num_groups), or -1 = unknown, which paints nothing.
+      num_groups: Number of groups G. The hues of the groups are evenly spaced.
 
     Returns:
-      uint8 [S, S, 3], a copy where something was painted.
+      Image, uint8 [S, S, 3]: a painted copy, or the given image where the group is unknown.
     """
     if group < 0:
         return image
@@ -33,16 +36,16 @@ def paint_patches(image: np.ndarray, group: int, num_groups: int) -> np.ndarray:
     return painted
 
 
-def shuffled_groups(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Deals the known groups of each class out again, at random.
+def shuffle_groups(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """Permutes the known groups within each class at random.
 
     Args:
-      labels: int [N].
-      groups: int [N], -1 where unknown: stays so.
-      seed: of the shuffle.
+      labels: Labels, int [N].
+      groups: Groups, int [N]; -1 = unknown, which stays unknown.
+      seed: Random seed of the permutation.
 
     Returns:
-      int32 [N], with as many of each group in each class as before.
+      Groups, int32 [N]. Each class has the same number of images of each group as before.
     """
     rng = np.random.default_rng([seed, 2])
     shuffled = groups.copy()

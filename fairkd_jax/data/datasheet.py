@@ -1,4 +1,4 @@
-"""What a prepared data set holds, for people (a table, a datasheet) and for programs (JSON)."""
+"""Descriptions of a prepared data set, as a table, a Markdown datasheet and JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,17 +11,21 @@ from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.data.split import Split
 
 
-def describe(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the datasheet says, ready for JSON.
+def describe_dataset(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of the datasheet, ready for JSON.
 
     Args:
-      dataset: an open data set.
-      options: the data set's own, that it was opened with, such as its rules.
+      dataset: Open data set.
+      options: The data set's own options, with which it was opened (for example its rules).
 
     Returns:
-      dataset, size, options, classes, groups, splits (by name: images, counts [G][C] of known group, unknown
-      [C], digest of ids, labels and groups, and, where persons were counted, why a group is unknown), source,
-      prepared_at and skipped (names and reasons).
+      A dict with the keys dataset, size (pixels), options, classes, groups, splits, source, prepared_at (UTC)
+      and skipped (a list of names and reasons). `splits` maps a name to images (their number), counts [G][C]
+      of known group, unknown [C] and digest. Where persons were counted, a split also has persons,
+      images_with_a_tie and images_without_specified_persons.
+
+    Raises:
+      UsageError: The prepared data are damaged.
     """
     info, report = dataset.info, read_report(Path(dataset.info.directory))
     return {
@@ -43,7 +47,7 @@ def _describe_split(split: Split) -> dict[str, Any]:
         "images": len(split),
         "counts": split.counts.tolist(),
         "unknown": unknown.tolist(),
-        "digest": split.digest(),
+        "digest": split.compute_digest(),
     }
     if {"male", "female", "unspecified"} <= split.attributes.keys():
         male, female = split.attributes["male"], split.attributes["female"]
@@ -55,8 +59,16 @@ def _describe_split(split: Split) -> dict[str, Any]:
     return described
 
 
-def table(description: Mapping[str, Any], split: str) -> list[list[str]]:
-    """Rows of a split: a class each, its images by group, of unknown group, and in all."""
+def make_count_table(description: Mapping[str, Any], split: str) -> list[list[str]]:
+    """Makes the table of image counts of a split.
+
+    Args:
+      description: Result of `describe_dataset`.
+      split: Name of the split.
+
+    Returns:
+      A header and one row for each class: name, number of images of each group and of unknown group, total.
+    """
     part = description["splits"][split]
     rows = [["class", *description["groups"], "unknown", "total"]]
     for label, name in enumerate(description["classes"]):
@@ -65,8 +77,12 @@ def table(description: Mapping[str, Any], split: str) -> list[list[str]]:
     return rows
 
 
-def markdown(description: Mapping[str, Any]) -> str:
-    """The datasheet."""
+def format_datasheet(description: Mapping[str, Any]) -> str:
+    """Formats a description as a datasheet in Markdown.
+
+    Args:
+      description: Result of `describe_dataset`.
+    """
     options = ", ".join(f"{key} = {value}" for key, value in description["options"].items())
     lines = [
         f"# {description['dataset']}",
@@ -82,7 +98,7 @@ def markdown(description: Mapping[str, Any]) -> str:
                 f"Persons: {persons}. Images with as many male as female: {part['images_with_a_tie']};"
                 f" with none specified: {part['images_without_specified_persons']}."
             )
-        head, *rows = table(description, name)
+        head, *rows = make_count_table(description, name)
         lines += ["", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
     lines += ["", f"## Left out: {len(description['skipped'])}", ""]

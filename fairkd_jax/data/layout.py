@@ -1,7 +1,8 @@
-"""Where prepared data lies and what its folder holds.
+"""Paths and files of prepared data.
 
-`<directory>/<data set>/<settings>[-<source>]/<version>/` holds what tfds writes (ArrayRecord files and their
-description), `preparation.json` and one `table_<split>.npz` per split: ids, labels and groups, no images.
+The folder `<directory>/<data set>/<settings>[-<source digest>]/<version>/` holds the files of tfds
+(ArrayRecord files and their description), `preparation.json` and one `table_<split>.npz` for each split. A
+table holds ids, labels, groups and attributes, but no images.
 """
 
 import json
@@ -14,68 +15,99 @@ from typing import Any
 
 import numpy as np
 
-from fairkd_jax.data.plan import Plan, Table
+from fairkd_jax.data.preparation_plan import ExampleTable, PreparationPlan
 from fairkd_jax.errors import UsageError, reading
 
 VERSION = "1.1.0"
 REPORT_NAME = "preparation.json"
 
 
-def usable(folder: Path) -> AbstractContextManager[None]:
-    """Says in one line what reading damaged prepared data raises."""
+def report_damage(folder: Path) -> AbstractContextManager[None]:
+    """Returns a context that turns any error in reading prepared data into a one-line UsageError.
+
+    Args:
+      folder: Folder of the prepared data.
+    """
     return reading(
-        f"the prepared data in {folder}", "they are damaged: delete that folder, to prepare them anew"
+        f"the prepared data in {folder}",
+        "the data are damaged: delete that folder, and the data will be prepared again",
     )
 
 
-def default_directory() -> Path:
-    """Returns where prepared data lies: $FAIRKD_DATA, or ~/.cache/fairkd_jax/datasets."""
+def get_default_directory() -> Path:
+    """Returns the default root of prepared data: $FAIRKD_DATA, or ~/.cache/fairkd_jax/datasets."""
     return Path(os.environ.get("FAIRKD_DATA") or "~/.cache/fairkd_jax/datasets").expanduser()
 
 
-def read_table(folder: Path, splits: Iterable[str]) -> Table:
-    """Reads what is known of all images of some stored splits, one split after the other."""
+def read_example_table(folder: Path, splits: Iterable[str]) -> ExampleTable:
+    """Reads the example table of stored splits, concatenated in the given order.
+
+    Args:
+      folder: Folder of the prepared data.
+      splits: Names of stored splits, at least one.
+
+    Returns:
+      The table, one row for each image.
+    """
     parts = []
     for split in splits:
-        with np.load(folder / table_name(split), allow_pickle=False) as arrays:
+        with np.load(folder / name_table_file(split), allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in arrays.files}
         parts.append(columns | {"splits": np.full(len(columns["ids"]), split, dtype="<U5")})
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     known = {name: joined.pop(name) for name in ("ids", "splits", "labels", "groups")}
-    return Table(**known, attributes=joined)
+    return ExampleTable(**known, attributes=joined)
 
 
-def table_name(split: str) -> str:
-    """Returns the name of the file with ids, labels, groups and further integers of a split."""
+def name_table_file(split: str) -> str:
+    """Returns the name of the file that holds the example table of a split."""
     return f"table_{split}.npz"
 
 
 def is_prepared(folder: Path) -> bool:
-    """Says whether a folder holds a complete data set: it got its name when all was written."""
+    """Returns whether a folder holds a complete data set.
+
+    A folder gets its final name only after all of its files are written.
+    """
     return (folder / "dataset_info.json").is_file() and (folder / REPORT_NAME).is_file()
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """Reads what was said of a preparation: total, skipped, source, when.
+    """Reads the report of a preparation.
+
+    Args:
+      folder: Folder of the prepared data.
+
+    Returns:
+      A dict with at least the keys total, skipped, source and prepared_at.
 
     Raises:
-      UsageError: it is damaged.
+      UsageError: The report is damaged.
     """
-    with usable(folder):
+    with report_damage(folder):
         report = json.loads((folder / REPORT_NAME).read_text())
         return {key: report[key] for key in ("total", "skipped", "source", "prepared_at")} | report
 
 
-def prepared_folder(plan: Plan, directory: Path) -> Path:
-    """Returns the folder of a plan's prepared data, which need not exist if the source is at hand.
+def find_prepared_folder(plan: PreparationPlan, directory: Path) -> Path:
+    """Finds the folder of a plan's prepared data.
 
-    Where the source is not at hand, the folder is found among what was prepared with the same settings.
+    The folder does not have to exist if the source is available. Without the source, the function searches
+    the folders that were prepared with the same settings.
+
+    Args:
+      plan: Preparation plan of the data set.
+      directory: Root of prepared data.
+
+    Returns:
+      The folder. Of several preparations from one source, the latest.
 
     Raises:
-      UsageError: the source is not at hand, and there is no such folder or more than one.
+      UsageError: The source is not available, and there is no such folder, or there are folders from several
+        sources.
     """
     root = directory / plan.name
-    if plan.identity is not None:
+    if plan.source_digest is not None:
         return root / plan.config_name / VERSION
     pattern = re.compile(re.escape(plan.settings) + "-[0-9a-f]{10}")
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
@@ -92,6 +124,6 @@ def prepared_folder(plan: Plan, directory: Path) -> Path:
             f"{plan.name} was prepared from several sources ({listed}); give the source to choose one"
         )
     if not found:
-        raise UsageError(plan.missing)
-    # One source that has changed since may have been prepared more than once.
+        raise UsageError(plan.missing_message)
+    # A source that has changed may have been prepared more than once.
     return max(found, key=lambda folder: read_report(folder)["prepared_at"])

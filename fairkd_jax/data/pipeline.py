@@ -1,4 +1,4 @@
-"""Opens data sets; the first time, prepares them."""
+"""Access to data sets; the first access prepares a data set."""
 
 import os
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 
 from fairkd_jax.data.catalog import DATASETS, make_plan
 from fairkd_jax.data.controls import CONTROLS
-from fairkd_jax.data.layout import default_directory, read_table, usable
-from fairkd_jax.data.plan import SPLITS, Table
-from fairkd_jax.data.prepare import prepare
+from fairkd_jax.data.layout import get_default_directory, read_example_table, report_damage
+from fairkd_jax.data.preparation_plan import SPLITS, ExampleTable
+from fairkd_jax.data.prepare import prepare_dataset
 from fairkd_jax.data.split import CACHE_MODES, Split
 from fairkd_jax.errors import UsageError
 
@@ -21,22 +21,22 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Split",
-    "default_directory",
+    "get_default_directory",
     "open_dataset",
 ]
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a data set holds.
+    """Names and sizes of a data set.
 
     Attributes:
-      name: the data set's name.
-      class_names: names of the labels.
-      group_names: names of the groups.
-      size: side of the images in pixels.
-      num_examples: split -> number of examples; splits without any are absent.
-      directory: the folder of the prepared data.
+      name: Name of the data set.
+      class_names: Names of the labels.
+      group_names: Names of the groups.
+      size: Side of the images in pixels.
+      num_examples: Number of examples of each split, by name. Empty splits are absent.
+      directory: Folder of the prepared data.
     """
 
     name: str
@@ -51,21 +51,29 @@ class Dataset:
     """A prepared data set.
 
     Attributes:
-      info: what it holds.
+      info: Names and sizes of the data set.
     """
 
     def __init__(
-        self, builder: Any, info: DatasetInfo, table: Table, *, cache: str, control: str, control_seed: int
+        self,
+        builder: Any,
+        info: DatasetInfo,
+        table: ExampleTable,
+        *,
+        cache: str,
+        control: str,
+        control_seed: int,
     ) -> None:
         """Wraps a tfds builder whose data is prepared; see `open_dataset`.
 
         Args:
-          builder: of the stored data.
-          info: what it holds.
-          table: of all stored images, one stored split after the other, with the splits they are used in.
-          cache: see `Split`.
-          control: see `open_dataset`.
-          control_seed: see `open_dataset`.
+          builder: tfds builder of the stored data.
+          info: Names and sizes of the data set.
+          table: Table of all stored images, one stored split after the other. Its splits are the splits after
+            the data set's rules, which may differ from the stored splits.
+          cache: Mode of the image cache; see `Split`.
+          control: Name of the control experiment; see `open_dataset`.
+          control_seed: Random seed of the control experiment.
         """
         self.info = info
         self._builder, self._table, self._cache = builder, table, cache
@@ -73,25 +81,30 @@ class Dataset:
         self._splits: dict[str, Split] = {}
 
     def split(self, name: str) -> Split:
-        """Opens a split; the same object each time, so that what it keeps in memory is kept once.
+        """Returns a split.
+
+        Every call returns the same object, so the decoded images are in memory only once.
+
+        Args:
+          name: "train", "val" or "test".
 
         Raises:
-          UsageError: there is no such split.
+          UsageError: The data set has no examples in this split.
         """
         if name not in self.info.num_examples:
             known = ", ".join(self.info.num_examples)
             raise UsageError(f"{self.info.name} has no examples in split {name!r}; use one of {known}")
         if name not in self._splits:
-            self._splits[name] = self._open(name)
+            self._splits[name] = self._open_split(name)
         return self._splits[name]
 
-    def _open(self, name: str) -> Split:
+    def _open_split(self, name: str) -> Split:
         rows = np.flatnonzero(self._table.splits == name)
         shape = (len(self.info.group_names), len(self.info.class_names))
         folder = Path(self.info.directory)
-        with usable(folder):
-            records = _Records(self._builder, rows)
-        table = self._table.rows(rows)
+        with report_damage(folder):
+            records = _StoredRecords(self._builder, rows)
+        table = self._table.select_rows(rows)
         split = Split(
             records,
             table,
@@ -107,17 +120,17 @@ class Dataset:
         return split
 
 
-class _Records(Sequence[dict]):
-    """Some of all stored images, counted through the stored splits one after the other."""
+class _StoredRecords(Sequence[dict]):
+    """Random access to selected stored images; row numbers continue from one stored split to the next."""
 
     def __init__(self, builder: Any, rows: np.ndarray) -> None:
         import tensorflow_datasets as tfds
 
         stored = builder.info.splits
-        self._ends = np.cumsum([stored[name].num_examples for name in _stored_splits(builder)])
+        self._ends = np.cumsum([stored[name].num_examples for name in _list_stored_splits(builder)])
         self._rows = rows
         used = np.unique(np.searchsorted(self._ends, rows, side="right"))
-        names = _stored_splits(builder)
+        names = _list_stored_splits(builder)
         self._sources = {
             part: builder.as_data_source(names[part], decoders={"image": tfds.decode.SkipDecoding()})
             for part in used.tolist()
@@ -132,7 +145,7 @@ class _Records(Sequence[dict]):
         return self._sources[part][int(row - (self._ends[part - 1] if part else 0))]
 
 
-def _stored_splits(builder: Any) -> list[str]:
+def _list_stored_splits(builder: Any) -> list[str]:
     return [name for name in SPLITS if name in builder.info.splits]
 
 
@@ -150,39 +163,40 @@ def open_dataset(
     control_seed: int = 0,
     **options: Any,
 ) -> Dataset:
-    """Opens a data set; the first time, prepares it where its source is at hand.
+    """Opens a data set; the first call prepares the data set from its source.
 
     Args:
-      name: a key of DATASETS.
-      directory: the root of prepared data; `default_directory()` if empty.
-      source: the archive, folder or manifest that holds the images; may be left out once prepared.
-      size: side of the images in pixels.
-      resize: "squash" stretches to the square, "pad" keeps the aspect.
-      quality: of the stored images as JPEG, 1 to 100; 0: PNG, which loses nothing.
-      max_bad_fraction: the largest share of the source's files that may be malformed or unreadable.
-      cache: "host" keeps decoded images in memory, "none" does not, "auto" does if there is room.
-      control: "patch" paints a patch into every image that tells its group; "shuffle" deals the groups of the
-        training split out again within each class; "none" does neither. What is stored stays as it is.
-      control_seed: of the shuffle.
-      **options: the data set's own; see its `plan` function.
+      name: Key of DATASETS.
+      directory: Root of prepared data; `get_default_directory()` if empty.
+      source: Path of the archive, folder or manifest of the images. Not needed once the data set is prepared.
+      size: Side of the images in pixels.
+      resize: "squash" stretches images to the square; "pad" keeps the aspect ratio.
+      quality: JPEG quality of the stored images, 1 to 100. 0 stores PNG, which is lossless.
+      max_bad_fraction: Largest share of the source's files that may be malformed or unreadable.
+      cache: Place of the decoded images: "device", "host", "none" or "auto"; see `Split`.
+      control: Control experiment. "patch" paints a patch that shows the group into every image; "shuffle"
+        permutes the groups of the training split within each class; "none" changes nothing. The stored data
+        stay unchanged.
+      control_seed: Random seed of the "shuffle" control.
+      **options: The data set's own options; see its `plan_...` function.
 
     Raises:
-      UsageError: whatever the user can mend, in one line.
+      UsageError: An argument, the source or the prepared data has a fault that the user can correct.
     """
     if cache not in CACHE_MODES:
         raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
     if control not in CONTROLS:
         raise UsageError(f"unknown control {control!r}; use one of {', '.join(CONTROLS)}")
     plan = make_plan(name, source=source, size=size, resize=resize, quality=quality, options=options)
-    root = Path(directory or default_directory()).expanduser().absolute()
-    folder = prepare(plan, root, max_bad_fraction=max_bad_fraction)
+    root = Path(directory or get_default_directory()).expanduser().absolute()
+    folder = prepare_dataset(plan, root, max_bad_fraction=max_bad_fraction)
     import tensorflow_datasets as tfds
 
-    with usable(folder):
+    with report_damage(folder):
         builder = tfds.builder_from_directory(folder)
-        table = read_table(folder, _stored_splits(builder))
-    if plan.view is not None:
-        table = plan.view(table)
+        table = read_example_table(folder, _list_stored_splits(builder))
+    if plan.apply_rules is not None:
+        table = plan.apply_rules(table)
     found = {split: int(np.sum(table.splits == split)) for split in SPLITS}
     counts = {split: count for split, count in found.items() if count}
     info = DatasetInfo(name, plan.class_names, plan.group_names, size, counts, str(folder))

@@ -1,4 +1,4 @@
-"""Turns a plan into ArrayRecord files, once: stage, check, write, rename."""
+"""Preparation of a data set: stages the images, checks the result, writes ArrayRecord files, renames."""
 
 import shutil
 import sys
@@ -6,42 +6,43 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fairkd_jax.data.layout import is_prepared, prepared_folder, read_report
-from fairkd_jax.data.plan import Plan, digest
-from fairkd_jax.data.progress import Progress
-from fairkd_jax.data.staging import Form, Staged, stage
+from fairkd_jax.data.layout import find_prepared_folder, is_prepared, read_report
+from fairkd_jax.data.preparation_plan import PreparationPlan, hash_parts
+from fairkd_jax.data.preparation_progress import PreparationProgress
+from fairkd_jax.data.staging import ImageFormat, StagedImages, stage_images
 from fairkd_jax.data.writing import write_dataset
 from fairkd_jax.errors import UsageError
 
 _SHOWN = 10
 
 
-def prepare(plan: Plan, directory: Path, *, max_bad_fraction: float) -> Path:
-    """Finds the prepared data of a plan, or prepares it.
+def prepare_dataset(plan: PreparationPlan, directory: Path, *, max_bad_fraction: float) -> Path:
+    """Finds the prepared data of a plan, or prepares the data.
 
-    A killed preparation leaves nothing final, and the next one goes on where it stopped. Where the source is
-    not at hand, data that was prepared from it with the same settings is used.
+    A stopped preparation leaves no final folder, and the next preparation resumes. Without the source, the
+    function uses data that was prepared with the same settings.
 
     Args:
-      plan: what to prepare.
-      directory: the root of prepared data; made if absent.
-      max_bad_fraction: the largest share of the source's files that may be malformed or unreadable.
+      plan: Preparation plan of the data set.
+      directory: Root of prepared data, created if absent.
+      max_bad_fraction: Largest share of the source's files that may be malformed or unreadable.
 
     Returns:
       The folder of the prepared data.
 
     Raises:
-      UsageError: the source is not at hand, too much of it is bad, or it holds nothing to train on.
+      UsageError: The source is not available, too many of its files are bad, no image is left for train, or
+        the folder cannot be written.
     """
-    folder = prepared_folder(plan, directory)
+    folder = find_prepared_folder(plan, directory)
     if is_prepared(folder):
         _check_bad_fraction(read_report(folder), max_bad_fraction)
         return folder
-    staging = directory / ".staging" / f"{plan.name}-{plan.settings}-{digest([plan.source], 8)}"
+    staging = directory / ".staging" / f"{plan.name}-{plan.settings}-{hash_parts([plan.source], 8)}"
     try:
         _stage_and_write(plan, staging, directory, folder, max_bad_fraction)
     except OSError as error:
-        if not is_prepared(folder):  # otherwise another process was faster and has removed the staged files
+        if not is_prepared(folder):  # otherwise another process has finished the same preparation
             raise UsageError(
                 f"cannot prepare {plan.name} in {directory}: {error.strerror or error}; choose another folder"
                 " for prepared data, or set FAIRKD_DATA"
@@ -51,22 +52,22 @@ def prepare(plan: Plan, directory: Path, *, max_bad_fraction: float) -> Path:
 
 
 def _stage_and_write(
-    plan: Plan, staging: Path, directory: Path, folder: Path, max_bad_fraction: float
+    plan: PreparationPlan, staging: Path, directory: Path, folder: Path, max_bad_fraction: float
 ) -> None:
-    progress = Progress(f"preparing {plan.name}")
+    progress = PreparationProgress(f"preparing {plan.name}")
     try:
-        form = Form(plan.size, plan.resize, plan.quality)
-        staged = stage(plan.entries(), staging, form=form, progress=progress)
+        image_format = ImageFormat(plan.size, plan.resize, plan.quality)
+        staged = stage_images(plan.list_images(), staging, image_format=image_format, progress=progress)
     finally:
         progress.close()
-    report = _report(plan, staged)
-    print(_summary(report), file=sys.stderr, flush=True)
+    report = _make_report(plan, staged)
+    print(_format_summary(report), file=sys.stderr, flush=True)
     _check_bad_fraction(report, max_bad_fraction)
     write_dataset(plan, staged, directory, folder, report)
 
 
-def skipped_lines(report: dict[str, Any]) -> list[str]:
-    """Returns "name: reason" of each file that a preparation has left out."""
+def _format_skipped(report: dict[str, Any]) -> list[str]:
+    """Returns a line "name: reason" for each skipped file."""
     return [f"{item['name']}: {item['reason']}" for item in report["skipped"]]
 
 
@@ -75,11 +76,11 @@ def _check_bad_fraction(report: dict[str, Any], max_bad_fraction: float) -> None
     if bad and bad > max_bad_fraction * total:
         raise UsageError(
             f"{bad} of {total} files are bad, more than max_bad_fraction={max_bad_fraction:g} allows"
-            f" ({_first_skipped(report)}); mend them or raise max_bad_fraction"
+            f" ({_format_first_skipped(report)}); correct the files or raise max_bad_fraction"
         )
 
 
-def _report(plan: Plan, staged: Staged) -> dict[str, Any]:
+def _make_report(plan: PreparationPlan, staged: StagedImages) -> dict[str, Any]:
     return {
         "dataset": plan.name,
         "config": plan.config_name,
@@ -92,14 +93,14 @@ def _report(plan: Plan, staged: Staged) -> dict[str, Any]:
     }
 
 
-def _summary(report: dict[str, Any]) -> str:
+def _format_summary(report: dict[str, Any]) -> str:
     resumed = f" and found {report['reused']} from an earlier run" if report["reused"] else ""
     line = (
         f"{report['dataset']}: decoded {report['decoded']} images{resumed}; skipped {len(report['skipped'])}"
     )
-    return f"{line}: {_first_skipped(report)}" if report["skipped"] else line
+    return f"{line}: {_format_first_skipped(report)}" if report["skipped"] else line
 
 
-def _first_skipped(report: dict[str, Any]) -> str:
-    lines = skipped_lines(report)
+def _format_first_skipped(report: dict[str, Any]) -> str:
+    lines = _format_skipped(report)
     return "; ".join([*lines[:_SHOWN], *(["..."] if len(lines) > _SHOWN else [])])

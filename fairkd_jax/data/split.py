@@ -1,4 +1,4 @@
-"""Random access to one split of a prepared data set, with or without a copy in memory."""
+"""Random access to a split of a prepared data set, with an optional cache of the images."""
 
 import hashlib
 import os
@@ -10,37 +10,37 @@ from threading import Lock
 import numpy as np
 from absl import logging
 
-from fairkd_jax.data.controls import paint_patches, shuffled_groups
-from fairkd_jax.data.images import decode_stored
-from fairkd_jax.data.layout import usable
-from fairkd_jax.data.memory import available_bytes, available_device_bytes
-from fairkd_jax.data.plan import Table
+from fairkd_jax.data.available_memory import read_available_bytes, read_available_device_bytes
+from fairkd_jax.data.controls import paint_patches, shuffle_groups
+from fairkd_jax.data.images import decode_stored_image
+from fairkd_jax.data.layout import report_damage
+from fairkd_jax.data.preparation_plan import ExampleTable
 from fairkd_jax.errors import UsageError
 
-# After "auto", from the one that takes most memory to the one that takes least.
+# The modes after "auto" are in the order of their memory use, from most to least.
 CACHE_MODES = ("auto", "device", "host", "none")
-_SHARE_OF_MEMORY = 0.25  # of what is free
+_SHARE_OF_MEMORY = 0.25  # share of the free memory that the images may use
 
 
 class Split:
-    """The examples of one split, in their stored order.
+    """The N examples of a split, in stored order.
 
     Attributes:
       name: "train", "val" or "test".
-      size: side of the images in pixels.
-      ids: the published file name or manifest path of each example.
-      labels: int32 [N].
-      groups: int32 [N], -1 = unknown.
-      attributes: name -> int32 [N], further integers that the data set has.
-      counts: int64 [G, C], number of examples by known group and label.
-      cache: where the decoded images stay from the first one asked for on: "device" (a training holds them
-        there; here they are dropped once handed over), "host", or "none".
+      size: Side of the images in pixels.
+      ids: Published file name or manifest path of each example.
+      labels: Labels, int32 [N].
+      groups: Groups, int32 [N]; -1 = unknown.
+      attributes: Additional integers of the data set, int32 [N], by name.
+      counts: Number of examples of each known group and label, int64 [G, C].
+      cache: Place of the decoded images after the first access: "device", "host" or "none". With "device",
+        the training copies the images to the devices and then releases the copy on the host.
     """
 
     def __init__(
         self,
         records: Sequence[dict],
-        table: Table,
+        table: ExampleTable,
         folder: Path,
         name: str,
         *,
@@ -52,15 +52,19 @@ class Split:
         """Opens a split.
 
         Args:
-          records: random access to dicts whose "image" is the bytes of an image file.
-          table: what is known of each, in the same order.
-          folder: the prepared data that they are from.
-          name: of the split.
-          size: side of the images in pixels.
-          shape: (number of groups, number of classes).
-          cache: "device" and "host" decode everything once, when first needed; "none" decodes on access;
-            "auto" is the first of these where the images take less than a quarter of the memory that is free.
-          patched: whether a patch in each image tells its group (see `controls`).
+          records: Random access to dicts whose "image" is the bytes of an image file.
+          table: Table of the examples, in the order of the records.
+          folder: Folder of the prepared data.
+          name: Name of the split.
+          size: Side of the images in pixels.
+          shape: Number of groups and number of classes, (G, C).
+          cache: Mode of the image cache. "device" and "host" decode all images at the first access; "none"
+            decodes at each access. "auto" selects the first of "device" and "host" whose images use less than
+            a quarter of the free memory there, otherwise "none".
+          patched: Whether a patch in each image shows its group (see `controls`).
+
+        Raises:
+          UsageError: The cache mode is unknown.
         """
         self.ids: list[str] = table.ids.tolist()
         self.labels, self.groups, self.attributes = table.labels, table.groups, table.attributes
@@ -71,16 +75,19 @@ class Split:
         self._records, self._folder = records, folder
         self.size, self._patched = size, patched
         self._stored_groups = self.groups
-        self.cache = self._place(cache)
+        self.cache = self._choose_cache(cache)
         if self.cache == "none":
-            logging.info("%s: %d images, decoded whenever they are read", name, len(self))
+            logging.info("%s: %d images, decoded at each access", name, len(self))
         self._images: np.ndarray | None = None
         self._lock = Lock()
 
-    def digest(self) -> str:
-        """Tells data sets apart: a hash of the ids, labels and groups, in their order, as they are stored.
+    def compute_digest(self) -> str:
+        """Computes a digest of the ids, labels and groups, in stored order, which identifies the data.
 
-        Images with patches are others, but shuffled groups are the same data, learnt from otherwise.
+        Images with patches change the digest. Shuffled groups do not, because the data stay the same.
+
+        Returns:
+          16 hexadecimal digits of a SHA-256.
         """
         content = hashlib.sha256("\n".join(self.ids).encode("utf-8", "surrogatepass"))
         if self._patched:
@@ -90,11 +97,15 @@ class Split:
         return content.hexdigest()[:16]
 
     def shuffle_groups(self, seed: int) -> None:
-        """Deals the groups out again within each class (see `controls`); the counts stay the same."""
-        self.groups = shuffled_groups(self.labels, self._stored_groups, seed)
+        """Permutes the groups within each class (see `controls`); the counts stay the same.
 
-    def _cache(self) -> np.ndarray | None:
-        """All images, decoded at the first call, where they are to be kept in memory."""
+        Args:
+          seed: Random seed of the permutation.
+        """
+        self.groups = shuffle_groups(self.labels, self._stored_groups, seed)
+
+    def _get_cache(self) -> np.ndarray | None:
+        """Returns all images, decoded at the first call; None if the cache mode is "none"."""
         if self.cache == "none":
             return None
         with self._lock:
@@ -103,79 +114,84 @@ class Split:
                     "%s: %d images, %.1f MB decoded, kept in the memory of the %s",
                     self.name,
                     len(self),
-                    self._bytes() / 1e6,
+                    self._count_bytes() / 1e6,
                     self.cache,
                 )
-                self._images = self._decoded(np.arange(len(self)))
+                self._images = self._decode_images(np.arange(len(self)))
         return self._images
 
-    def coming_bytes(self) -> int:
-        """Memory of the host that the decoded images have yet to take, where they are to be kept."""
-        return self._bytes() if self.cache != "none" and self._images is None else 0
+    def count_pending_bytes(self) -> int:
+        """Returns the host memory in bytes that the cache will need and does not use yet."""
+        return self._count_bytes() if self.cache != "none" and self._images is None else 0
 
-    def _bytes(self) -> int:
+    def _count_bytes(self) -> int:
         return len(self) * self.size**2 * 3
 
     def __len__(self) -> int:
+        """Returns the number of examples."""
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Returns one example: image uint8 [S, S, 3]; label, group and index int32 []."""
+        """Returns an example: image uint8 [S, S, 3]; label, group and index int32 []."""
         position = range(len(self))[index]
         return {
-            "image": self.images(np.array([position]))[0],
+            "image": self.read_images(np.array([position]))[0],
             "label": np.asarray(self.labels[position]),
             "group": np.asarray(self.groups[position]),
             "index": np.asarray(position, np.int32),
         }
 
-    def images(self, indices: np.ndarray | None = None) -> np.ndarray:
-        """Returns images by position.
+    def read_images(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Reads images by position.
 
         Args:
-          indices: int [n], positions in the split; all of them by default.
+          indices: Positions in the split, int [n]. None: all positions.
 
         Returns:
-          uint8 [n, S, S, 3]. With no indices and a cache, the cache itself: do not write to it.
+          Images, uint8 [n, S, S, 3]. Without indices and with a cache, the result is the cache itself and
+          must not be changed.
+
+        Raises:
+          UsageError: The prepared data are damaged.
         """
-        cache = self._cache()
+        cache = self._get_cache()
         if indices is None:
-            return self._decoded(np.arange(len(self))) if cache is None else cache
+            return self._decode_images(np.arange(len(self))) if cache is None else cache
         if cache is not None:
             return cache[indices]
         result = np.empty((len(indices), self.size, self.size, 3), np.uint8)
         for row, index in enumerate(indices.tolist()):
-            result[row] = self._image(index)
+            result[row] = self._read_image(index)
         return result
 
-    def _image(self, index: int) -> np.ndarray:
-        with usable(self._folder):
-            image = decode_stored(self._records[index]["image"])
+    def _read_image(self, index: int) -> np.ndarray:
+        with report_damage(self._folder):
+            image = decode_stored_image(self._records[index]["image"])
         if self._patched:
             return paint_patches(image, int(self.groups[index]), len(self.counts))
         return image
 
-    def _decoded(self, indices: np.ndarray) -> np.ndarray:
+    def _decode_images(self, indices: np.ndarray) -> np.ndarray:
         result = np.empty((len(indices), self.size, self.size, 3), np.uint8)
 
         def decode(row: int) -> None:
-            result[row] = self._image(int(indices[row]))
+            result[row] = self._read_image(int(indices[row]))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(decode, range(len(indices))):
                 pass
         return result
 
-    def release(self) -> None:
-        """Drops the decoded images; they are decoded again if asked for."""
+    def release_images(self) -> None:
+        """Releases the decoded images; the next access decodes the images again."""
         with self._lock:
             self._images = None
 
-    def _place(self, cache: str) -> str:
+    def _choose_cache(self, cache: str) -> str:
         if cache not in CACHE_MODES:
             raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
         if cache != "auto":
             return cache
-        if self._bytes() < _SHARE_OF_MEMORY * available_device_bytes():
+        if self._count_bytes() < _SHARE_OF_MEMORY * read_available_device_bytes():
             return "device"
-        return "host" if self._bytes() < _SHARE_OF_MEMORY * available_bytes() else "none"
+        return "host" if self._count_bytes() < _SHARE_OF_MEMORY * read_available_bytes() else "none"

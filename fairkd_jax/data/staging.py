@@ -1,4 +1,4 @@
-"""Decodes a source in chunks, each kept in one file, so that a killed preparation resumes."""
+"""Staging: decodes a source in chunks, one file per chunk, so that a stopped preparation can resume."""
 
 import os
 import uuid
@@ -14,51 +14,62 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fairkd_jax.data.images import decode_image, encode_image
-from fairkd_jax.data.plan import Entry, Example, digest, printable
-from fairkd_jax.data.progress import Progress
+from fairkd_jax.data.preparation_plan import Example, SourceImage, escape_unprintable, hash_parts
+from fairkd_jax.data.preparation_progress import PreparationProgress
 
-CHUNK_SIZE = 64  # images that a killed preparation loses at most
+CHUNK_SIZE = 64  # largest number of images that a stopped preparation loses
 
 
 @dataclass(frozen=True)
-class Form:
-    """How images are stored.
+class ImageFormat:
+    """Size and encoding of the stored images.
 
     Attributes:
-      size: side of the square in pixels.
+      size: Side of the square in pixels.
       resize: "squash" or "pad".
-      quality: as JPEG, 1 to 100; 0: PNG.
+      quality: JPEG quality, 1 to 100; 0 = PNG.
     """
 
     size: int
     resize: str
     quality: int
 
+    @property
+    def key(self) -> str:
+        """Text of all settings, which is part of the digest in a chunk's file name."""
+        # The word "Form" is from an earlier version, whose staged files stay valid.
+        return f"Form(size={self.size!r}, resize={self.resize!r}, quality={self.quality!r})"
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """A staged file and the example of each of its images (None where the image is bad)."""
+    """A staged file and its examples.
+
+    Attributes:
+      path: Path of the file.
+      examples: Example of each image in the file; None for a bad image.
+    """
 
     path: Path
     examples: tuple[Example | None, ...]
 
-    def images(self) -> list[bytes]:
-        """Reads the encoded bytes of each image; empty where the image is bad."""
+    def read_images(self) -> list[bytes]:
+        """Reads the encoded bytes of each image; empty for a bad image."""
         with np.load(self.path, allow_pickle=False) as arrays:
             data, ends = arrays["data"].tobytes(), arrays["ends"].tolist()
         return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclass
-class Staged:
-    """What has been decoded.
+class StagedImages:
+    """Result of staging.
 
     Attributes:
-      chunks: the staged files in the order of the source.
-      skipped: (name, reason) of each file that is left out, in the order of the source.
-      total: number of files, the skipped ones included.
-      decoded: how many images were decoded now.
-      reused: how many were found staged by an earlier run.
+      chunks: Staged files in the order of the source.
+      skipped: Name and reason of each skipped file, in the order of the source.
+      total: Number of files, including the skipped files.
+      decoded: Number of images that this run decoded.
+      reused: Number of images that an earlier run had staged.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
@@ -69,73 +80,77 @@ class Staged:
 
     @property
     def examples(self) -> list[Example]:
-        """The good examples in the order of the source."""
+        """Examples of the usable images, in the order of the source."""
         return [example for chunk in self.chunks for example in chunk.examples if example is not None]
 
 
-def stage(entries: Iterable[Entry], folder: Path, *, form: Form, progress: Progress) -> Staged:
-    """Decodes every entry on all cores and keeps the results in files of `folder`.
+def stage_images(
+    images: Iterable[SourceImage], folder: Path, *, image_format: ImageFormat, progress: PreparationProgress
+) -> StagedImages:
+    """Decodes all images of a source on all cores and writes the results into a folder.
 
-    A chunk that an earlier run has staged is used again if its entries have not changed since and none of
-    its images was bad.
+    A chunk of an earlier run is reused if its source images have not changed and none of its images was bad.
 
     Args:
-      entries: the source, in a fixed order.
-      folder: where chunks are kept; made if absent.
-      form: how the images are stored.
-      progress: is told of each finished chunk.
+      images: Images of the source, in a fixed order.
+      folder: Folder of the chunks, created if absent.
+      image_format: Size and encoding of the stored images.
+      progress: Reporter that is updated after each chunk.
+
+    Returns:
+      The chunks, the skipped files and their numbers.
     """
-    result = Staged()
+    result = StagedImages()
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for number, chunk in enumerate(_chunks(entries, result)):
-                _stage_chunk(pool, chunk, number, folder, form, result)
+            for number, chunk in enumerate(_split_into_chunks(images, result)):
+                _stage_chunk(pool, chunk, number, folder, image_format, result)
                 progress.update(result.total, len(result.skipped))
     finally:
         pool.shutdown(cancel_futures=True)
     return result
 
 
-def _chunks(entries: Iterable[Entry], result: Staged) -> Iterator[list[Entry]]:
-    def usable() -> Iterator[Entry]:
-        for entry in entries:
+def _split_into_chunks(images: Iterable[SourceImage], result: StagedImages) -> Iterator[list[SourceImage]]:
+    def iterate_usable() -> Iterator[SourceImage]:
+        for image in images:
             result.total += 1
-            if entry.problem:
-                result.skipped.append((entry.name, entry.problem))
+            if image.problem:
+                result.skipped.append((image.name, image.problem))
             else:
-                yield entry
+                yield image
 
-    stream = usable()
+    stream = iterate_usable()
     while chunk := list(islice(stream, CHUNK_SIZE)):
         yield chunk
 
 
 def _stage_chunk(
     pool: ThreadPoolExecutor,
-    entries: list[Entry],
+    images: list[SourceImage],
     number: int,
     folder: Path,
-    form: Form,
-    result: Staged,
+    image_format: ImageFormat,
+    result: StagedImages,
 ) -> None:
-    stamps = (part for entry in entries for part in (entry.name, entry.stamp))
-    path = folder / f"{number:06d}-{digest([repr(form), *stamps], 16)}.npz"
-    if _is_reusable(path, len(entries)):
-        result.reused += len(entries)
-        result.chunks.append(Chunk(path, tuple(entry.example for entry in entries)))
+    stamps = (part for image in images for part in (image.name, image.stamp))
+    path = folder / f"{number:06d}-{hash_parts([image_format.key, *stamps], 16)}.npz"
+    if _is_reusable(path, len(images)):
+        result.reused += len(images)
+        result.chunks.append(Chunk(path, tuple(image.example for image in images)))
         return
-    converted = list(pool.map(lambda entry: _convert(entry, form), entries))
+    converted = list(pool.map(lambda image: _convert_image(image, image_format), images))
     result.decoded += sum(not reason for _, reason in converted)
     result.skipped += [
-        (entry.name, reason) for entry, (_, reason) in zip(entries, converted, strict=True) if reason
+        (image.name, reason) for image, (_, reason) in zip(images, converted, strict=True) if reason
     ]
     examples = (
-        None if reason else entry.example for entry, (_, reason) in zip(entries, converted, strict=True)
+        None if reason else image.example for image, (_, reason) in zip(images, converted, strict=True)
     )
-    _write(path, [image for image, _ in converted])
+    _write_chunk(path, [data for data, _ in converted])
     result.chunks.append(Chunk(path, tuple(examples)))
 
 
@@ -148,18 +163,21 @@ def _is_reusable(path: Path, count: int) -> bool:
         return False
 
 
-def _convert(entry: Entry, form: Form) -> tuple[bytes, str]:
-    """Returns (encoded image, "") or (no bytes, why): a damaged file must never end a long preparation."""
+def _convert_image(image: SourceImage, image_format: ImageFormat) -> tuple[bytes, str]:
+    """Returns (encoded image, ""), or (no bytes, reason) for a bad file.
+
+    The function catches every error, because a damaged file must not stop a long preparation.
+    """
     try:
-        pixels = decode_image(entry.load(), size=form.size, resize=form.resize)
-        return encode_image(pixels, quality=form.quality), ""
+        pixels = decode_image(image.load(), size=image_format.size, resize=image_format.resize)
+        return encode_image(pixels, quality=image_format.quality), ""
     except UnidentifiedImageError:
         return b"", "not an image of a known format"
     except Exception as error:
-        return b"", printable(f"{type(error).__name__}: {error}"[:200])
+        return b"", escape_unprintable(f"{type(error).__name__}: {error}"[:200])
 
 
-def _write(path: Path, images: list[bytes]) -> None:
+def _write_chunk(path: Path, images: list[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""Writes staged images as a tfds data set in one step that either happens or does not."""
+"""Writer of a tfds data set from staged images, in one atomic step."""
 
 import contextlib
 import shutil
@@ -9,28 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from fairkd_jax.data.layout import VERSION
-from fairkd_jax.data.plan import SPLITS, Example, Plan
-from fairkd_jax.data.staging import Staged
+from fairkd_jax.data.preparation_plan import SPLITS, Example, PreparationPlan
+from fairkd_jax.data.staging import StagedImages
 from fairkd_jax.errors import UsageError
 
 _STALE_SECONDS = 24 * 3600
 
 
-def write_dataset(plan: Plan, staged: Staged, directory: Path, folder: Path, report: dict[str, Any]) -> None:
-    """Writes the data set beside its place and renames it.
+def write_dataset(
+    plan: PreparationPlan, staged: StagedImages, directory: Path, folder: Path, report: dict[str, Any]
+) -> None:
+    """Writes a data set into a temporary folder and gives the folder its final name.
 
     Args:
-      plan: what is written.
-      staged: the decoded images.
-      directory: the root of prepared data.
-      folder: the data set's place below it.
-      report: kept with the data.
+      plan: Preparation plan of the data set.
+      staged: Staged images.
+      directory: Root of prepared data.
+      folder: Final folder of the data set.
+      report: Report of the preparation, which is stored with the data.
 
     Raises:
-      UsageError: no image is left for train.
-      OSError: the disk is full, say, or another process has put its data there first.
+      UsageError: No image is left for train.
+      OSError: The folder cannot be written (for example, the disk is full), or another process has created
+        the final folder first.
     """
-    placed = _place(staged.examples, sort_by_id=plan.sort_by_id)
+    placed = _assign_positions(staged.examples, sort_by_id=plan.sort_by_id)
     if not any(split == "train" for split, _ in placed):
         raise UsageError(
             f"{plan.source or plan.name} has no usable image for train; check the path of the source"
@@ -46,17 +49,21 @@ def write_dataset(plan: Plan, staged: Staged, directory: Path, folder: Path, rep
 
 
 def _run_builder(
-    plan: Plan, staged: Staged, placed: list[tuple[str, int]], scratch: Path, report: dict[str, Any]
+    plan: PreparationPlan,
+    staged: StagedImages,
+    placed: list[tuple[str, int]],
+    scratch: Path,
+    report: dict[str, Any],
 ) -> None:
     import tensorflow_datasets as tfds
 
     from fairkd_jax.data.builder import PreparedConfig
     from fairkd_jax.data.builders import BUILDERS
 
-    def images(split: str) -> Iterator[tuple[int, bytes]]:
+    def iterate_images(split: str) -> Iterator[tuple[int, bytes]]:
         places = iter(placed)
         for chunk in staged.chunks:
-            for image in filter(None, chunk.images()):
+            for image in filter(None, chunk.read_images()):
                 place, position = next(places)
                 if place == split:
                     yield position, image
@@ -68,8 +75,8 @@ def _run_builder(
         class_names=plan.class_names,
         group_names=plan.group_names,
         attributes=plan.attributes,
-        examples=_by_split(staged.examples, placed),
-        images=images,
+        examples=_group_by_split(staged.examples, placed),
+        images=iterate_images,
         report=report,
     )
     tfds.disable_progress_bar()
@@ -77,8 +84,8 @@ def _run_builder(
     builder.download_and_prepare()
 
 
-def _place(examples: list[Example], *, sort_by_id: bool) -> list[tuple[str, int]]:
-    """Returns (split, position within it) of each example."""
+def _assign_positions(examples: list[Example], *, sort_by_id: bool) -> list[tuple[str, int]]:
+    """Returns the split of each example and the position within that split."""
     order = sorted(range(len(examples)), key=lambda i: examples[i].id) if sort_by_id else range(len(examples))
     counts = dict.fromkeys(SPLITS, 0)
     positions = [0] * len(examples)
@@ -89,7 +96,7 @@ def _place(examples: list[Example], *, sort_by_id: bool) -> list[tuple[str, int]
     return [(example.split, position) for example, position in zip(examples, positions, strict=True)]
 
 
-def _by_split(examples: list[Example], placed: list[tuple[str, int]]) -> dict[str, list[Example]]:
+def _group_by_split(examples: list[Example], placed: list[tuple[str, int]]) -> dict[str, list[Example]]:
     result: dict[str, list[Example]] = {}
     for split in SPLITS:
         own = [(place[1], i) for i, place in enumerate(placed) if place[0] == split]
@@ -99,7 +106,10 @@ def _by_split(examples: list[Example], placed: list[tuple[str, int]]) -> dict[st
 
 
 def _remove_stale(staging: Path) -> None:
-    """Removes what killed processes have half written; what is younger than a day may still be at work."""
+    """Removes unfinished folders of stopped processes.
+
+    A folder younger than a day stays, because its process may still be running.
+    """
     for path in staging.glob("write-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:

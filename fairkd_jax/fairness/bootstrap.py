@@ -1,4 +1,4 @@
-"""Bootstrap draws of the count tensor, and the intervals they give. All in numpy, seeded."""
+"""Bootstrap resamples of the count tensor and percentile intervals, in numpy with a seed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,61 +10,63 @@ from fairkd_jax.fairness.gaps import Floats
 
 Integers = NDArray[np.integer[Any]]
 
-_BLOCK = 2**22  # counts that are drawn at a time
+_BLOCK = 2**22  # counts that are resampled at a time
 
 
-def draw_counts(counts: ArrayLike, draws: int, rng: np.random.Generator) -> Integers:
-    """Test sets like this one: every row drawn anew, with as many examples as it has.
+def resample_counts(counts: ArrayLike, num_resamples: int, rng: np.random.Generator) -> Integers:
+    """Draws test sets like the given one, with the same number of examples in every row.
 
     Args:
-      counts: int [G + 1, C, C], from `group_counts`.
-      draws: D.
-      rng: a generator.
+      counts: Counts from `group_counts`, int [G + 1, C, C].
+      num_resamples: Number of test sets, D.
+      rng: Random number generator.
 
     Returns:
-      int32 [D, G + 1, C, C]: of each group (unknown ones, too) and label, multinomial over the predictions
-      that occurred.
+      Counts, int32 [D, G + 1, C, C]. For each group (the unknown group too) and label, the counts are
+      multinomial over the predictions that occur in `counts`.
     """
     tensor = np.asarray(counts)
-    drawn = np.zeros((draws, *tensor.shape), np.int32)
+    drawn = np.zeros((num_resamples, *tensor.shape), np.int32)
     for group, label in np.argwhere(tensor.sum(axis=2) > 0):
         row = tensor[group, label]
-        # What did not occur cannot be drawn: with many classes that is nearly all.
+        # A prediction that did not occur cannot be drawn: with many classes that is nearly every prediction.
         occurred = np.flatnonzero(row)
         found = row[occurred]
-        drawn[:, group, label, occurred] = rng.multinomial(found.sum(), found / found.sum(), draws)
+        drawn[:, group, label, occurred] = rng.multinomial(found.sum(), found / found.sum(), num_resamples)
     return drawn
 
 
-def percentile_intervals(
+def compute_percentile_intervals(
     counts: ArrayLike,
-    measures: Callable[[Integers], Mapping[str, Floats]],
+    compute_measures: Callable[[Integers], Mapping[str, Floats]],
     *,
-    draws: int,
+    num_resamples: int,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, list[Any]]:
-    """Intervals of measures that are close to sums over the examples, such as accuracy, recall and F1.
+    """Computes intervals of measures that are close to sums over examples: accuracy, recall, F1.
 
-    They are the quantiles of the measure over test sets drawn anew. Not for mean |gap|, for the largest gap,
-    nor for the worst recall of all groups and classes: sampling noise moves those one way, what was observed
-    has it already, and every draw adds it a second time. A row with a single example never changes, and
-    one with n examples varies by (n - 1) / n of what it should: with fewer than ten or so in most rows the
-    intervals are too narrow.
+    The ends are quantiles of the measure over resampled test sets. The intervals are not valid for the mean
+    |gap|, for the largest gap, nor for the worst recall of all groups and classes. Sampling noise moves these
+    measures in one direction. The observed measure has this noise already, and every resample adds the noise
+    a second time.
+
+    A row with a single example never changes, and a row with n examples varies by (n - 1) / n of the correct
+    variance. With fewer than about ten examples in most rows the intervals are too narrow.
 
     Args:
-      counts: int [G + 1, C, C], from `group_counts`.
-      measures: of drawn counts [D, G + 1, C, C]: [D] or [D, K] each.
-      draws: of test sets, in all.
-      level: of confidence.
-      seed: of the draws.
+      counts: Counts from `group_counts`, int [G + 1, C, C].
+      compute_measures: Function from counts [D, G + 1, C, C] to a dict of measures, [D] or [D, K] each.
+      num_resamples: Number of resampled test sets.
+      level: Confidence level.
+      seed: Seed of the resamples.
 
     Returns:
-      Of each measure [low, high], or K of these; NaN where a measure is.
+      For each measure [low, high], or a list of K such pairs; NaN where a measure is NaN.
     """
     drawn: dict[str, list[Floats]] = {}
-    for block in _blocks(np.asarray(counts), draws, np.random.default_rng(seed)):
-        for name, values in measures(block).items():
+    for block in _iterate_blocks(np.asarray(counts), num_resamples, np.random.default_rng(seed)):
+        for name, values in compute_measures(block).items():
             drawn.setdefault(name, []).append(values)
     outside = 0.5 * (1.0 - level)
     return {
@@ -73,8 +75,8 @@ def percentile_intervals(
     }
 
 
-def _blocks(counts: Integers, draws: int, rng: np.random.Generator) -> Iterator[Integers]:
-    """The draws, a few at a time where there are many classes."""
+def _iterate_blocks(counts: Integers, num_resamples: int, rng: np.random.Generator) -> Iterator[Integers]:
+    """Yields the resamples in blocks, which are smaller where there are many classes."""
     size = max(1, _BLOCK // counts.size)
-    for start in range(0, draws, size):
-        yield draw_counts(counts, min(size, draws - start), rng)
+    for start in range(0, num_resamples, size):
+        yield resample_counts(counts, min(size, num_resamples - start), rng)

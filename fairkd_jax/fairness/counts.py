@@ -1,4 +1,4 @@
-"""The confusion counts of every group, accumulated on the device as integers."""
+"""Confusion counts of every group, accumulated on the device as integers."""
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,18 @@ def group_counts(
     num_groups: int,
     num_classes: int,
 ) -> jax.Array:
-    """Counts the examples of every (group, label, prediction); counts of batches add up.
+    """Counts the examples of every (group, label, prediction); counts of several batches can be added.
 
     Args:
-      group: int [B] in [0, num_groups), -1 where unknown.
-      label: int [B] in [0, num_classes).
-      prediction: int [B] in [0, num_classes).
-      mask: [B], 0 where the row is padding and must not be counted.
+      group: Groups, int [B] in [0, num_groups); -1 where unknown.
+      label: Labels, int [B] in [0, num_classes).
+      prediction: Predicted classes, int [B] in [0, num_classes).
+      mask: Mask [B], 0 where the row is padding and must not be counted.
       num_groups: Number of groups, G.
       num_classes: Number of classes, C.
 
     Returns:
-      int32 [G + 1, C, C]; the last row holds the examples of unknown group. Rows of the batch whose label or
+      Counts, int32 [G + 1, C, C]. The last row holds the examples of unknown group. Examples whose label or
       prediction is out of range are not counted.
     """
     # A negative index would wrap to the end of the axis instead of being dropped.

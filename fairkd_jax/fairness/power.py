@@ -1,4 +1,4 @@
-"""What a test set can show, from its counts alone: before anyone trains."""
+"""Power analysis of a test set from its counts alone, before any training."""
 
 from typing import NamedTuple
 
@@ -6,21 +6,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from fairkd_jax.fairness.gaps import Floats
-from fairkd_jax.fairness.inference import comparable, heterogeneity, mean_abs_gap
+from fairkd_jax.fairness.gaps import Floats, compute_mean_abs_gap
+from fairkd_jax.fairness.inference import compute_heterogeneity, find_comparable_cells
 
-_DRAWS = 4000
-_STEPS = 40  # of a bisection
+_NUM_RESAMPLES = 4000
+_MAX_BISECTIONS = 40
 
 
-class Power(NamedTuple):
-    """What a test set can show; NaN where no class has two groups to compare.
+class PowerAnalysis(NamedTuple):
+    """Gaps that a test set can show; NaN where no class has two groups to compare.
 
     Attributes:
-      unbiased_mean: mean |gap| that an unbiased model shows on average, by chance.
-      unbiased_high: what it exceeds in one of twenty test sets.
-      detectable_gap: mean true |gap| that the test of any bias finds with the power asked for.
-      detectable_difference: of the mean |gap| of two models on the same images, likewise.
+      unbiased_mean: Mean |gap| that an unbiased model shows by chance, on average.
+      unbiased_high: Mean |gap| that an unbiased model exceeds in one of twenty test sets.
+      detectable_gap: Mean true |gap| that the test of any bias finds with the given power.
+      detectable_difference: Difference of the mean |gap| of two models on the same images that the paired
+        test finds with the given power.
     """
 
     unbiased_mean: float
@@ -29,7 +30,7 @@ class Power(NamedTuple):
     detectable_difference: float
 
 
-def power_of(
+def analyze_power(
     total: ArrayLike,
     *,
     recall: float,
@@ -37,38 +38,43 @@ def power_of(
     power: float = 0.8,
     level: float = 0.05,
     min_count: int = 2,
-    draws: int = _DRAWS,
+    num_resamples: int = _NUM_RESAMPLES,
     seed: int = 0,
-) -> Power:
-    """Simulates models on a test set.
+) -> PowerAnalysis:
+    """Simulates models on a test set and computes the gaps that the test set can show.
 
     Args:
-      total: int [G, C], test images.
-      recall: of the models, in (0, 1).
-      discordant: share of the images that one of two models recognises and the other does not.
-      power: with which something is to be found.
-      level: of the tests.
-      min_count: cells with fewer images are left out.
-      draws: test sets of a simulation.
-      seed: of the simulations.
+      total: Test images, int [G, C].
+      recall: Recall of the models, in (0, 1).
+      discordant: Share of the images that exactly one of two models recognises.
+      power: Probability of finding a gap or a difference.
+      level: Significance level of the tests.
+      min_count: Smallest number of images in a cell that is compared.
+      num_resamples: Number of test sets in a simulation.
+      seed: Seed of the simulations.
+
+    Returns:
+      The gaps by chance and the detectable gaps.
     """
     sizes = np.asarray(total, np.int64)
-    enough = comparable(sizes, min_count)
+    enough = find_comparable_cells(sizes, min_count)
     if not enough.any():
-        return Power(*[float("nan")] * 4)
+        return PowerAnalysis(*[float("nan")] * 4)
     rng = np.random.default_rng(seed)
     sizes = np.where(enough, sizes, 0)
-    unbiased = rng.binomial(sizes, recall, (draws, *sizes.shape)).astype(float)
-    chance = mean_abs_gap(unbiased, sizes, min_count)
-    return Power(
+    unbiased = rng.binomial(sizes, recall, (num_resamples, *sizes.shape)).astype(float)
+    chance = compute_mean_abs_gap(unbiased, sizes, min_count)
+    return PowerAnalysis(
         float(chance.mean()),
         float(np.quantile(chance, 0.95)),
-        _detectable_gap(sizes, enough, unbiased, recall, power, level, rng),
-        _detectable_difference(sizes, recall, discordant, power, level, min_count, draws, rng),
+        _find_detectable_gap(sizes, enough, unbiased, recall, power, level, rng),
+        _compute_detectable_difference(
+            sizes, recall, discordant, power, level, min_count, num_resamples, rng
+        ),
     )
 
 
-def _detectable_gap(
+def _find_detectable_gap(
     sizes: NDArray[np.int64],
     enough: NDArray[np.bool_],
     unbiased: Floats,
@@ -77,48 +83,55 @@ def _detectable_gap(
     level: float,
     rng: np.random.Generator,
 ) -> float:
-    """Gaps of a class are normal about 0, half of each on either side of the recall."""
+    """Finds the mean true |gap| that the test of any bias finds with the given power.
 
-    def statistic(correct: Floats) -> Floats:
+    The gaps of the classes are normal about 0, with half of each gap on either side of the recall.
+    """
+
+    def compute_statistic(correct: Floats) -> Floats:
         broadcast = np.broadcast_to(sizes.astype(float), correct.shape)
-        return heterogeneity(correct, broadcast, enough)
+        return compute_heterogeneity(correct, broadcast, enough)
 
-    critical = np.quantile(statistic(unbiased), 1.0 - level)
-    # The same normal and uniform draws at every scale: what is found then rises with the scale.
+    critical = np.quantile(compute_statistic(unbiased), 1.0 - level)
+    # The same normal and uniform numbers at every scale: the power then increases with the scale.
     deviation = rng.standard_normal(unbiased.shape)
     deviation -= deviation.mean(axis=1, keepdims=True)
     uniform = rng.random(unbiased.shape)
 
-    def found(scale: float) -> tuple[float, float]:
+    def compute_power_and_gap(scale: float) -> tuple[float, float]:
         true = np.clip(recall + scale * deviation, 0.0, 1.0)
         correct = stats.binom.ppf(uniform, sizes, true)
-        gaps = mean_abs_gap(true * sizes, sizes)
-        return float(np.mean(statistic(correct) > critical)), float(np.mean(gaps))
+        gaps = compute_mean_abs_gap(true * sizes, sizes)
+        return float(np.mean(compute_statistic(correct) > critical)), float(np.mean(gaps))
 
     low, high = 0.0, 1.0
-    for _ in range(_STEPS):
+    for _ in range(_MAX_BISECTIONS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if found(middle)[0] < power else (low, middle)
+        low, high = (middle, high) if compute_power_and_gap(middle)[0] < power else (low, middle)
         if high - low < 1e-4:
             break
-    reached, gap = found(high)
+    reached, gap = compute_power_and_gap(high)
     return gap if reached >= power else float("nan")
 
 
-def _detectable_difference(
+def _compute_detectable_difference(
     sizes: NDArray[np.int64],
     recall: float,
     discordant: float,
     power: float,
     level: float,
     min_count: int,
-    draws: int,
+    num_resamples: int,
     rng: np.random.Generator,
 ) -> float:
-    """From the spread of the difference between two models that are equally good and equally unbiased."""
+    """Computes the detectable difference between two models.
+
+    The number comes from the spread of the difference between two models of equal recall without bias.
+    """
     alone = discordant / 2.0
     shares = [recall - alone, alone, alone, 1.0 - recall - alone]
-    outcomes = rng.multinomial(sizes, shares, (draws, *sizes.shape))
+    outcomes = rng.multinomial(sizes, shares, (num_resamples, *sizes.shape))
     first, second = (outcomes[..., 0] + outcomes[..., k].astype(float) for k in (1, 2))
-    spread = np.std(mean_abs_gap(first, sizes, min_count) - mean_abs_gap(second, sizes, min_count))
+    gaps = [compute_mean_abs_gap(correct, sizes, min_count) for correct in (first, second)]
+    spread = np.std(gaps[0] - gaps[1])
     return float((stats.norm.ppf(1.0 - level / 2.0) + stats.norm.ppf(power)) * spread)

@@ -1,16 +1,25 @@
-"""Image classifiers: EfficientNet in the two families that published weights come in."""
+"""Image classifiers: EfficientNet in the two families of published weights, and the table to add others."""
 
+from fairkd_jax.models.classifier import Classifier, fold
 from fairkd_jax.models.efficientnet import EfficientNet
-from fairkd_jax.models.folding import fold
-from fairkd_jax.models.registry import MODEL_NAMES, create_model, image_size, num_parameters
-from fairkd_jax.models.weights.convert import load_pretrained, read_pretrained
+from fairkd_jax.models.registry import (
+    MODEL_NAMES,
+    MODELS,
+    create_model,
+    get_image_size,
+    load_pretrained,
+    num_parameters,
+    read_pretrained,
+)
 
 __all__ = [
+    "MODELS",
     "MODEL_NAMES",
+    "Classifier",
     "EfficientNet",
     "create_model",
     "fold",
-    "image_size",
+    "get_image_size",
     "load_pretrained",
     "num_parameters",
     "read_pretrained",

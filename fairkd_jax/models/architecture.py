@@ -1,4 +1,4 @@
-"""EfficientNet as tables: stages, and how width, depth and resolution scale (Tan and Le 2019).
+"""Tables of EfficientNet: stages, and the scaling of width, depth and resolution (Tan and Le 2019).
 
 "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", table 1 and section 3.3.
 """
@@ -7,10 +7,20 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fairkd_jax.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of MBConv blocks that share a width; the first one carries the stride."""
+    """A row of MBConv blocks of one width; the first block has the stride.
+
+    Attributes:
+      kernel: Side of the depthwise kernels, in pixels.
+      stride: Stride of the first block.
+      expand: Factor of the channels inside a block.
+      filters: Channels after each block.
+      blocks: Number of blocks.
+    """
 
     kernel: int
     stride: int
@@ -21,18 +31,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that is static about a network.
+    """The static description of a network.
 
     Attributes:
       stem: Channels after the first convolution.
-      stages: Shallow to deep.
+      stages: Stages, from shallow to deep.
       head: Channels of the last convolution: the width of the embedding.
-      image_size: Resolution the network was designed for.
-      dropout_rate: On the embedding, before the classifier.
-      stochastic_depth_rate: Of the last block; block k of N has rate * k / N.
-      padding: Which convention strided convolutions follow.
-      bn_epsilon: Added to the variance.
-      bn_momentum: Share of the old running average that is kept.
+      image_size: Side, in pixels, of the images that the network was designed for.
+      dropout_rate: Probability of dropout on the embedding, before the classifier.
+      stochastic_depth_rate: Highest probability that a block is skipped; block k of N has rate * k / N.
+      padding: Padding convention of strided convolutions.
+      bn_epsilon: Number that BatchNorm adds to the variance.
+      bn_momentum: Share of the old running average that BatchNorm keeps at each step.
     """
 
     stem: int
@@ -75,7 +85,7 @@ _SCALING = {
     "b7": (2.0, 3.1, 600, 0.5),
 }
 
-# For tests and laptops: a student and a teacher that train on 32 px images in milliseconds a step.
+# A student and a teacher for tests and laptops: a step on 32 px images takes milliseconds.
 _TINY = Architecture(
     stem=16,
     stages=(
@@ -102,13 +112,21 @@ _MINI = Architecture(
 
 
 def round_filters(filters: float, width: float) -> int:
-    """Scales a number of channels and rounds it to a multiple of 8, never by more than 10 % downwards."""
+    """Scales a number of channels and rounds the result to a multiple of 8.
+
+    Args:
+      filters: Number of channels.
+      width: Factor of the width.
+
+    Returns:
+      A multiple of 8, at least 8, that is at most 10 % below `filters * width`.
+    """
     scaled = filters * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def _scale(width: float, depth: float, image_size: int, dropout_rate: float) -> Architecture:
+def _scale_b0(width: float, depth: float, image_size: int, dropout_rate: float) -> Architecture:
     stages = tuple(
         replace(stage, filters=round_filters(stage.filters, width), blocks=math.ceil(depth * stage.blocks))
         for stage in _B0.stages
@@ -123,9 +141,9 @@ def _scale(width: float, depth: float, image_size: int, dropout_rate: float) -> 
     )
 
 
-def _all_architectures() -> dict[str, Architecture]:
-    """The table of names. Weights trained with TensorFlow need its padding, epsilon and momentum."""
-    table = {f"efficientnet_{name}": _scale(*numbers) for name, numbers in _SCALING.items()}
+def _make_architectures() -> dict[str, Architecture]:
+    # Weights trained with TensorFlow need its padding, epsilon and momentum: the family `tf_`.
+    table = {f"efficientnet_{name}": _scale_b0(*numbers) for name, numbers in _SCALING.items()}
     table |= {
         f"tf_{name}": replace(network, padding="SAME", bn_epsilon=1e-3, bn_momentum=0.99)
         for name, network in table.items()
@@ -133,4 +151,16 @@ def _all_architectures() -> dict[str, Architecture]:
     return table | {"efficientnet_tiny": _TINY, "efficientnet_mini": _MINI}
 
 
-ARCHITECTURES = _all_architectures()
+# Name -> architecture. Names are looked up when a model is made: the table may grow at run time.
+ARCHITECTURES = _make_architectures()
+
+
+def find_architecture(name: str) -> Architecture:
+    """Returns the architecture of an EfficientNet's name.
+
+    Raises:
+      UsageError: No EfficientNet has this name.
+    """
+    if name not in ARCHITECTURES:
+        raise UsageError(f"no EfficientNet is called {name!r}; use one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]

@@ -1,5 +1,6 @@
 """EfficientNet (Tan and Le 2019): inverted residual blocks with squeeze-and-excitation and swish."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -8,35 +9,39 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fairkd_jax.models.architecture import Architecture, Stage
-from fairkd_jax.models.heads import by_group
+from fairkd_jax.models.folding import fold_batch_norms
+from fairkd_jax.models.heads import split_by_group
 from fairkd_jax.models.layers import (
     BatchNorm,
     DepthwiseConv,
     PointwiseConv,
     Shift,
     StemConv,
-    classifier_uniform,
-    spatial_mean,
+    average_pixels,
+    draw_classifier_uniform,
 )
-from fairkd_jax.types import GroupOutputs, Outputs
+from fairkd_jax.types import GroupOutputs, Outputs, Tree
+
+_HEAD = "classifier"  # also the name of the attribute that `setup` makes
 
 
-def _norm(architecture: Architecture, train: bool, folded: bool) -> partial[BatchNorm] | type[Shift]:
-    """BatchNorm of the family, or what is left of it once it is folded."""
+def _choose_norm(architecture: Architecture, train: bool, folded: bool) -> partial[BatchNorm] | type[Shift]:
+    """Chooses the family's BatchNorm, or the bias that remains of a folded one."""
     if folded:
         return Shift
     return partial(BatchNorm, train=train, momentum=architecture.bn_momentum, epsilon=architecture.bn_epsilon)
 
 
 class MBConv(nn.Module):
-    """Inverted residual block (MobileNetV2) with squeeze-and-excitation; layers in the order they run.
+    """Inverted residual block (MobileNetV2) with squeeze-and-excitation.
 
     Attributes:
       architecture: Source of the padding and BatchNorm conventions.
       stage: Kernel, expansion and width of this block.
-      stride: 1, or the stage's stride in its first block.
-      drop_rate: Probability that a row of the batch skips the residual branch while training (stochastic
-        depth, Huang et al. 2016, with the survivors scaled up so that nothing changes at evaluation).
+      stride: Stride of the depthwise convolution: 1, or the stage's stride in its first block.
+      drop_rate: Probability that an image of the batch skips the residual branch in training (stochastic
+        depth, Huang et al. 2016). The branch of the other images is scaled up, so that evaluation needs no
+        change.
       dtype: Compute dtype.
       frozen_norm: Whether BatchNorm uses its running statistics in training too.
       folded: Whether each BatchNorm is folded into its convolution.
@@ -52,16 +57,24 @@ class MBConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] -> [B, H', W', stage.filters]."""
-        norm = _norm(self.architecture, train and not self.frozen_norm, self.folded)
+        """Applies the block.
+
+        Args:
+          x: Activations [B, H, W, C].
+          train: Whether to use the batch's statistics and to skip branches at random.
+
+        Returns:
+          Activations [B, H', W', stage.filters].
+        """
+        norm = _choose_norm(self.architecture, train and not self.frozen_norm, self.folded)
         inputs, channels = x, x.shape[-1]
         if self.stage.expand != 1:
             x = PointwiseConv(channels * self.stage.expand, name="expand_conv")(x)
             x = norm(name="expand_bn", swish=True)(x)
         x = DepthwiseConv(self.stage.kernel, self.stride, self.architecture.padding, name="depthwise_conv")(x)
         x = norm(name="depthwise_bn", swish=True)(x)
-        # The squeeze is a quarter of the block's input, not of its expanded width.
-        gate = spatial_mean(x).astype(self.dtype)
+        # The squeeze has a quarter of the channels of the block's input, not of the expanded channels.
+        gate = average_pixels(x).astype(self.dtype)
         gate = nn.swish(PointwiseConv(max(1, channels // 4), use_bias=True, name="se_reduce")(gate))
         gate = nn.sigmoid(PointwiseConv(x.shape[-1], use_bias=True, name="se_expand")(gate))
         x = x * gate[:, None, None, :]
@@ -75,20 +88,20 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """An image classifier.
+    """An image classifier; it satisfies `Classifier`.
 
-    `apply(variables, images, train=False)` gives `Outputs`. In training, `mutable=["batch_stats"]` returns
-    the new running averages and `rngs={"dropout": key}` drives dropout and stochastic depth. Statistics are
-    those of the global batch: under `jit` with a sharded batch the devices agree on them.
+    `apply(variables, images, train=False)` returns `Outputs`. In training, `mutable=["batch_stats"]` returns
+    the new running averages, and dropout and stochastic depth take the key of `rngs={"dropout": key}`.
+    Statistics are those of the global batch: under `jit` with a sharded batch all devices have the same ones.
 
     Attributes:
-      architecture: The table to build from.
+      architecture: Static description of the network.
       num_classes: Width of the logits.
-      dtype: Compute dtype, float32 or bfloat16; parameters, statistics and outputs are float32 always.
-      frozen_norm: Whether BatchNorm keeps its running statistics, and uses them, in training too.
+      dtype: Compute dtype, float32 or bfloat16; parameters, statistics and outputs are always float32.
+      frozen_norm: Whether BatchNorm keeps and uses its running statistics in training too.
       folded: Whether each BatchNorm is folded into its convolution, for inference alone; see `models.fold`.
-      rematerialize: Whether the gradient computes each block again rather than keep what is inside it.
-      group_heads: The number of groups where each has a head of its own; 0 for one head. See `models.heads`.
+      rematerialize: Whether the gradient computes each block again instead of storing its activations.
+      group_heads: Number of groups, if each has its own head; 0 for a single head. See `models.heads`.
     """
 
     architecture: Architecture
@@ -100,35 +113,76 @@ class EfficientNet(nn.Module):
     group_heads: int = 0
 
     def setup(self) -> None:
+        """Makes the layers of the head."""
         self.dropout = nn.Dropout(self.architecture.dropout_rate)
         heads = max(1, self.group_heads)
         self.classifier = nn.Dense(
-            heads * self.num_classes, kernel_init=partial(classifier_uniform, heads=heads)
+            heads * self.num_classes, kernel_init=partial(draw_classifier_uniform, heads=heads)
         )
 
+    @property
+    def embedding_width(self) -> int:
+        """Width D of the embedding."""
+        return self.architecture.head
+
+    @property
+    def head_name(self) -> str:
+        """Name of the head in the parameters."""
+        return _HEAD
+
+    @nn.nowrap
+    def inference_form(self) -> "EfficientNet":
+        """Returns the same network with folded BatchNorms; a folded network cannot be trained."""
+        return self.clone(folded=True)
+
+    @nn.nowrap
+    def fold_variables(self, variables: Mapping[str, Tree]) -> dict[str, Tree]:
+        """Folds each BatchNorm into the convolution before it; see `folding.fold_batch_norms`.
+
+        Args:
+          variables: Parameters and statistics, float32.
+
+        Returns:
+          Variables of the inference form: kernels in the compute dtype, biases and the head in float32.
+        """
+        params, statistics = variables["params"], variables["batch_stats"]
+        folded = fold_batch_norms(params, statistics, self.architecture.bn_epsilon, jnp.dtype(self.dtype))
+        return {"params": folded}
+
     def classify(self, embedding: jax.Array, train: bool = False) -> Outputs | GroupOutputs:
-        """The head alone, from the embedding float32 [B, D]; see `__call__`."""
+        """Applies the head alone.
+
+        Args:
+          embedding: Embeddings, float32 [B, D].
+          train: Whether to drop at random.
+
+        Returns:
+          The same as `__call__`.
+        """
         logits = self.classifier(self.dropout(embedding, deterministic=not train))
         if self.group_heads:
-            return by_group(logits, embedding, self.group_heads)
+            return split_by_group(logits, embedding, self.group_heads)
         return Outputs(logits=logits, embedding=embedding)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Outputs | GroupOutputs:
-        """Classifies.
+        """Classifies images.
 
         Args:
-          images: Floating point [B, H, W, 3], already normalised.
-          train: Whether to use the batch's statistics and drop at random.
+          images: Normalised images, floating point [B, H, W, 3].
+          train: Whether to use the batch's statistics and to drop at random.
 
         Returns:
-          Logits float32 [B, num_classes] and the embedding float32 [B, architecture.head]; with heads for the
-          groups, the logits of each as well.
+          Logits, float32 [B, num_classes], and embeddings, float32 [B, embedding_width]; with a head for each
+          group, also the logits of each group's head.
+
+        Raises:
+          ValueError: The network is folded and `train` is True.
         """
         architecture = self.architecture
         if self.folded and train:
-            raise ValueError("a folded network only infers")
-        norm = _norm(architecture, train and not self.frozen_norm, self.folded)
+            raise ValueError("a folded network only infers; train the network before folding")
+        norm = _choose_norm(architecture, train and not self.frozen_norm, self.folded)
         x = images.astype(self.dtype)
         x = StemConv(architecture.stem, 3, 2, architecture.padding, name="stem_conv")(x)
         x = norm(name="stem_bn", swish=True)(x)
@@ -151,5 +205,5 @@ class EfficientNet(nn.Module):
                 done += 1
 
         x = PointwiseConv(architecture.head, name="head_conv")(x)
-        embedding = spatial_mean(norm(name="head_bn", swish=True)(x))
+        embedding = average_pixels(norm(name="head_bn", swish=True)(x))
         return self.classify(embedding, train)

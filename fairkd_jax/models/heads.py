@@ -6,17 +6,17 @@ import jax.numpy as jnp
 from fairkd_jax.types import GroupOutputs
 
 
-def by_group(logits: jax.Array, embedding: jax.Array, num_groups: int) -> GroupOutputs:
-    """Takes one wide head apart.
+def split_by_group(logits: jax.Array, embedding: jax.Array, num_groups: int) -> GroupOutputs:
+    """Splits the logits of one wide head into those of each group's head.
 
     Args:
-      logits: float32 [B, G C], the heads side by side.
-      embedding: float32 [B, D].
-      num_groups: G.
+      logits: Logits of all heads side by side, float32 [B, G C].
+      embedding: Embeddings, float32 [B, D].
+      num_groups: Number of groups G.
 
     Returns:
-      The logits of each group's own head, [B, G, C], and their sum over the groups, [B, C], which classifies
-      where the group must not be asked for (equation 3).
+      The logits of each group's head, [B, G, C]; and their sum over the groups, [B, C], which classifies
+      without knowledge of the group (equation 3).
     """
     group_logits = logits.reshape(len(logits), num_groups, -1)
     return GroupOutputs(jnp.sum(group_logits, axis=1), embedding, group_logits)

@@ -1,4 +1,4 @@
-"""The layers EfficientNet is made of, with parameters in float32 and a compute dtype of their own."""
+"""Layers of EfficientNet: parameters in float32, computation in the dtype of the input."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,16 +7,24 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fairkd_jax.ops import batch_norm, depthwise_conv, patch_convolution, pointwise
+from fairkd_jax.ops import batch_norm, depthwise_conv, patch_convolution, pointwise_conv
 from fairkd_jax.ops.convolution import Padding
-from fairkd_jax.ops.normalization import over
+from fairkd_jax.ops.normalization import add_axes
 
 
-def fan_out_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-    """Normal with deviation sqrt(2 / fan_out), for kernels [..., in, out] (He et al. 2015, equation 14).
+def draw_fan_out_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Draws a kernel from the normal distribution with deviation sqrt(2 / fan_out).
 
-    Fan-out is the number of outputs times the kernel's area; a depthwise kernel [k, k, 1, C] feeds each input
-    to one output channel, so that its fan-out is k * k.
+    The source is He et al. 2015, equation 14. Fan-out is the number of outputs times the kernel's area. A
+    depthwise kernel [k, k, 1, C] feeds each input to a single output channel, so that its fan-out is k * k.
+
+    Args:
+      key: Random key.
+      shape: Shape of the kernel, [..., in, out].
+      dtype: Dtype of the kernel.
+
+    Returns:
+      The kernel.
     """
     *area, inputs, outputs = shape
     depthwise = len(area) == 2 and inputs == 1
@@ -24,24 +32,35 @@ def fan_out_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float3
     return jax.random.normal(key, tuple(shape), dtype) * (2.0 / fan_out) ** 0.5
 
 
-def classifier_uniform(
+def draw_classifier_uniform(
     key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *, heads: int = 1
 ) -> jax.Array:
-    """Uniform in +- 1 / sqrt(number of classes), for kernels [D, C], or [D, heads C] of several heads."""
+    """Draws a head's kernel from the uniform distribution in +- 1 / sqrt(number of classes).
+
+    Args:
+      key: Random key.
+      shape: Shape of the kernel, [D, C]; [D, heads C] for several heads side by side.
+      dtype: Dtype of the kernel.
+      heads: Number of heads.
+
+    Returns:
+      The kernel.
+    """
     bound = (shape[-1] // heads) ** -0.5
     return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
 
 
 class BatchNorm(nn.Module):
-    """BatchNorm, and the swish behind it where there is one: [..., C] -> [..., C].
+    """BatchNorm with an optional swish after it: [..., C] -> [..., C].
 
-    Variables as of `flax.linen.BatchNorm`: parameters `scale` and `bias`, statistics `mean` and `var`.
+    The variables are those of `flax.linen.BatchNorm`: parameters `scale` and `bias`, statistics `mean` and
+    `var`.
 
     Attributes:
-      train: Whether to use the batch's statistics, and to follow them.
-      momentum: Share of the old running statistics that is kept.
-      epsilon: Added to the variance.
-      swish: Whether the result goes through z * sigmoid(z).
+      train: Whether to normalise by the batch's statistics, and to update the running ones.
+      momentum: Share of the old running statistics that is kept at each step.
+      epsilon: Number added to the variance.
+      swish: Whether z * sigmoid(z) is applied to the result.
     """
 
     train: bool
@@ -51,6 +70,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the channels of `x`, floating point [..., C]."""
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         variance = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
@@ -58,7 +78,7 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         if not self.train:
             factor = jax.lax.rsqrt(variance.value + self.epsilon) * scale
-            z = (x - over(mean.value, x)) * over(factor, x) + over(bias, x)
+            z = (x - add_axes(mean.value, x)) * add_axes(factor, x) + add_axes(bias, x)
             return (nn.swish(z) if self.swish else z).astype(x.dtype)
         y, batch_mean, batch_variance = batch_norm(x, scale, bias, self.epsilon, self.swish)
         if not self.is_initializing():
@@ -69,23 +89,31 @@ class BatchNorm(nn.Module):
 
 
 class Shift(nn.Module):
-    """What is left of a BatchNorm that was folded into its convolution: a bias, and the swish behind it.
+    """Bias of a BatchNorm that was folded into its convolution, with an optional swish after it.
 
     Attributes:
-      swish: Whether the result goes through z * sigmoid(z).
+      swish: Whether z * sigmoid(z) is applied to the result.
     """
 
     swish: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Adds the bias to `x`, floating point [..., C]."""
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        z = x + over(bias, x)
+        z = x + add_axes(bias, x)
         return (nn.swish(z) if self.swish else z).astype(x.dtype)
 
 
 class StemConv(nn.Module):
-    """Convolution of an image: [B, H, W, 3] -> [B, H', W', features]; kernel [k, k, 3, features]."""
+    """Convolution of an image: [B, H, W, 3] -> [B, H', W', features].
+
+    Attributes:
+      features: Channels of the output.
+      kernel_size: Side k of the kernel [k, k, 3, features].
+      stride: Stride in both directions.
+      padding: Padding convention; see `ops.convolution.resolve_padding`.
+    """
 
     features: int
     kernel_size: int
@@ -94,13 +122,20 @@ class StemConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolves images, floating point [B, H, W, 3]."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", fan_out_normal, shape)
+        kernel = self.param("kernel", draw_fan_out_normal, shape)
         return patch_convolution(x, kernel, stride=self.stride, padding=self.padding)
 
 
 class DepthwiseConv(nn.Module):
-    """One filter per channel: [B, H, W, C] -> [B, H', W', C]; kernel [k, k, 1, C]."""
+    """Convolution with a filter for each channel: [B, H, W, C] -> [B, H', W', C].
+
+    Attributes:
+      kernel_size: Side k of the kernel [k, k, 1, C].
+      stride: Stride in both directions.
+      padding: Padding convention; see `ops.convolution.resolve_padding`.
+    """
 
     kernel_size: int
     stride: int
@@ -108,26 +143,40 @@ class DepthwiseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolves each channel of `x`, floating point [B, H, W, C]."""
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
-        kernel = self.param("kernel", fan_out_normal, shape)
+        kernel = self.param("kernel", draw_fan_out_normal, shape)
         return depthwise_conv(x, kernel, stride=self.stride, padding=self.padding)
 
 
 class PointwiseConv(nn.Module):
-    """A 1x1 convolution: [..., I] -> [..., features], in the dtype of its input; kernel [I, features]."""
+    """Convolution of 1x1 pixels in the dtype of the input: [..., I] -> [..., features].
+
+    Attributes:
+      features: Channels of the output; the kernel is [I, features].
+      use_bias: Whether a bias [features] is added.
+    """
 
     features: int
     use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = pointwise(x, self.param("kernel", fan_out_normal, (x.shape[-1], self.features)))
+        """Mixes the channels of `x`, floating point [..., I]."""
+        y = pointwise_conv(x, self.param("kernel", draw_fan_out_normal, (x.shape[-1], self.features)))
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return y + over(bias, y).astype(y.dtype)
+        return y + add_axes(bias, y).astype(y.dtype)
 
 
-def spatial_mean(x: jax.Array) -> jax.Array:
-    """Mean over the image, accumulated in float32: [B, H, W, C] -> float32 [B, C]."""
+def average_pixels(x: jax.Array) -> jax.Array:
+    """Computes the mean over the pixels of each image, accumulated in float32.
+
+    Args:
+      x: Activations, floating point [B, H, W, C].
+
+    Returns:
+      The means, float32 [B, C].
+    """
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)

@@ -1,29 +1,42 @@
-"""Names to networks."""
+"""The table of models: a name, and the factory of the classifier with this name."""
 
-from dataclasses import replace
-from typing import Any
+import inspect
+from collections import ChainMap
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.models.architecture import ARCHITECTURES, Architecture
-from fairkd_jax.models.efficientnet import EfficientNet
+from fairkd_jax.models.architecture import ARCHITECTURES
+from fairkd_jax.models.classifier import Classifier
+from fairkd_jax.models.efficientnet_factory import EfficientNetFactories
 from fairkd_jax.types import Tree
 
+# Called as `factory(num_classes, **options)`; its signature says which options of `create_model` it takes.
+# It may have the attribute `image_size` (pixels) and the method `read_pretrained(path, num_classes)`, which
+# returns the variables and whether their head is new.
+Factory = Callable[..., Classifier]
+
+# Other packages add an architecture with `MODELS["mine"] = factory`.
+MODELS: MutableMapping[str, Factory] = ChainMap(
+    {}, cast(MutableMapping[str, Factory], EfficientNetFactories())
+)
+# The names of this package.
 MODEL_NAMES: tuple[str, ...] = tuple(ARCHITECTURES)
 
-
-def _architecture(name: str) -> Architecture:
-    if name not in ARCHITECTURES:
-        raise UsageError(f"model {name!r} is unknown; use one of {', '.join(MODEL_NAMES)}")
-    return ARCHITECTURES[name]
-
-
-def _check_rate(key: str, rate: float) -> float:
-    if not 0.0 <= rate < 1.0:
-        raise UsageError(f"{key}={rate} is not a probability below 1; use a number in [0, 1)")
-    return rate
+# The values that ask nothing of a model: a factory need not take an option that has this value.
+_NEUTRAL: dict[str, Any] = {
+    "dtype": jnp.dtype(jnp.float32),
+    "dropout_rate": None,
+    "stochastic_depth_rate": None,
+    "frozen_norm": False,
+    "norm_momentum": None,
+    "rematerialize": False,
+    "group_heads": 0,
+}
 
 
 def create_model(
@@ -37,58 +50,133 @@ def create_model(
     norm_momentum: float | None = None,
     rematerialize: bool = False,
     group_heads: int = 0,
-) -> EfficientNet:
-    """Builds a network by its name.
+) -> Classifier:
+    """Creates a model by its name.
 
     Args:
-      name: `efficientnet_b0` to `_b7` (symmetric padding, epsilon 1e-5: torchvision, timm),
-        `tf_efficientnet_b0` to `_b7` (SAME padding, epsilon 1e-3: TensorFlow, Keras), or
+      name: Name in `MODELS`. The package has `efficientnet_b0` to `_b7` (symmetric padding, epsilon 1e-5:
+        torchvision, timm), `tf_efficientnet_b0` to `_b7` (SAME padding, epsilon 1e-3: TensorFlow, Keras), and
         `efficientnet_tiny` and `efficientnet_mini` for 32 px images.
       num_classes: Width of the logits, at least 2.
       dtype: Compute dtype, float32 or bfloat16.
-      dropout_rate: None for the rate that belongs to the name.
-      stochastic_depth_rate: The same, for the rate of the deepest block.
-      frozen_norm: Whether BatchNorm keeps its running statistics, and uses them, in training too.
-      norm_momentum: Share of BatchNorm's old running statistics that a step keeps; None for the share that
-        belongs to the name.
-      rematerialize: Whether the gradient computes each block again rather than keep what is inside it.
-      group_heads: The number of groups where each has a head of its own; 0 for one head.
+      dropout_rate: Probability of dropout on the embedding; None for the model's own.
+      stochastic_depth_rate: Probability that the deepest block is skipped; None for the model's own.
+      frozen_norm: Whether BatchNorm keeps and uses its running statistics in training too.
+      norm_momentum: Share of BatchNorm's old running statistics that a step keeps; None for the model's own.
+      rematerialize: Whether the gradient computes each block again instead of storing its activations.
+      group_heads: Number of groups, if each has its own head; 0 for a single head.
 
     Returns:
-      A module; `.apply(variables, images, train=False)` gives `Outputs`.
+      The model; `.apply(variables, images, train=False)` returns `Outputs`.
 
     Raises:
-      UsageError: If the name is unknown or a number out of range.
+      UsageError: The name is unknown, a number is out of range, or the model does not take an option.
     """
-    architecture = _architecture(name)
-    if num_classes < 2:
-        raise UsageError(f"num_classes={num_classes} leaves nothing to tell apart; use 2 or more")
+    factory = _find_factory(name)
+    _check_num_classes(num_classes)
     if group_heads < 0 or group_heads == 1:
         raise UsageError(f"group_heads={group_heads} tells no groups apart; use 2 or more, or 0 for one head")
     if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise UsageError(f"dtype {jnp.dtype(dtype).name} is not supported; use float32 or bfloat16")
-    if dropout_rate is not None:
-        architecture = replace(architecture, dropout_rate=_check_rate("dropout_rate", dropout_rate))
-    if stochastic_depth_rate is not None:
-        rate = _check_rate("stochastic_depth_rate", stochastic_depth_rate)
-        architecture = replace(architecture, stochastic_depth_rate=rate)
-    if norm_momentum is not None:
-        architecture = replace(architecture, bn_momentum=_check_rate("norm_momentum", norm_momentum))
-    return EfficientNet(
-        architecture,
-        num_classes,
-        dtype=jnp.dtype(dtype),
-        frozen_norm=frozen_norm,
-        rematerialize=rematerialize,
-        group_heads=group_heads,
-    )
+    _check_rate("dropout_rate", dropout_rate)
+    _check_rate("stochastic_depth_rate", stochastic_depth_rate)
+    _check_rate("norm_momentum", norm_momentum)
+    options = {
+        "dtype": jnp.dtype(dtype),
+        "dropout_rate": dropout_rate,
+        "stochastic_depth_rate": stochastic_depth_rate,
+        "frozen_norm": frozen_norm,
+        "norm_momentum": norm_momentum,
+        "rematerialize": rematerialize,
+        "group_heads": group_heads,
+    }
+    return factory(num_classes, **_select_options(name, factory, options))
 
 
-def image_size(name: str) -> int:
-    """The resolution that a network was designed for, in pixels."""
-    return _architecture(name).image_size
+def read_pretrained(name: str, path: str | Path, *, num_classes: int) -> tuple[Tree, bool]:
+    """Reads published weights as `load_pretrained` does, and says whether the head is new.
+
+    Returns:
+      The variables, and whether their head was drawn at random.
+
+    Raises:
+      UsageError: See `load_pretrained`.
+    """
+    reader = getattr(_find_factory(name), "read_pretrained", None)
+    _check_num_classes(num_classes)
+    if reader is None:
+        raise UsageError(f"model {name!r} has no reader of pretrained weights; train it from scratch")
+    return reader(Path(path).expanduser(), num_classes)
+
+
+def load_pretrained(name: str, path: str | Path, *, num_classes: int = 1000) -> Tree:
+    """Reads published weights.
+
+    Args:
+      name: Name of the model. Its family must be that of the file: `efficientnet_*` for the weights of
+        torchvision and timm, `tf_efficientnet_*` for those of Keras and for timm's `tf_` ones.
+      path: A .safetensors, .h5 or .pth file of torchvision, timm or Keras; the names of its arrays say which.
+      num_classes: Number of classes. If the file has no head, or a head of another size, a new head is drawn
+        at random, and the log says so.
+
+    Returns:
+      Variables `{"params": ..., "batch_stats": ...}`, float32.
+
+    Raises:
+      UsageError: The model has no reader of pretrained weights, the file cannot be read, or its arrays do not
+        fit: one line with the names that are missing, unexpected or of another shape.
+    """
+    variables, _ = read_pretrained(name, path, num_classes=num_classes)
+    return variables
+
+
+def get_image_size(name: str) -> int:
+    """Returns the side, in pixels, of the images that a model was designed for.
+
+    Raises:
+      UsageError: The name is unknown, or the model is made for images of any size.
+    """
+    size = getattr(_find_factory(name), "image_size", None)
+    if size is None:
+        raise UsageError(f"model {name!r} names no image size; choose a size yourself")
+    return size
 
 
 def num_parameters(params: Tree) -> int:
-    """Number of scalars in a tree of arrays or of shapes, such as `variables["params"]`."""
+    """Counts the scalars in a tree of arrays or of shapes, such as `variables["params"]`."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _find_factory(name: str) -> Factory:
+    if name not in MODELS:
+        raise UsageError(f"model {name!r} is unknown; use one of {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def _select_options(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, Any]:
+    """Selects the options that a factory takes; None is left out, for the factory's own default.
+
+    Raises:
+      UsageError: An option that the factory does not take has another value than the neutral one.
+    """
+    parameters = inspect.signature(factory).parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    taken = {parameter.name for parameter in parameters}
+    selected = {}
+    for key, value in options.items():
+        if takes_all or key in taken:
+            if value is not None:
+                selected[key] = value
+        elif value != _NEUTRAL[key]:
+            raise UsageError(f"model {name!r} does not take the option {key}={value}; leave the option out")
+    return selected
+
+
+def _check_num_classes(num_classes: int) -> None:
+    if num_classes < 2:
+        raise UsageError(f"num_classes={num_classes} leaves nothing to tell apart; use 2 or more")
+
+
+def _check_rate(key: str, rate: float | None) -> None:
+    if rate is not None and not 0.0 <= rate < 1.0:
+        raise UsageError(f"{key}={rate} is not a probability below 1; use a number in [0, 1)")

@@ -1,16 +1,18 @@
-"""Groups that weigh the same within each class, and what the label alone then says of the group."""
+"""Weights that balance the groups within each class, and the loss of a predictor without features."""
 
 import numpy as np
 
 
-def balancing_weights(group_counts: np.ndarray) -> np.ndarray:
-    """Weights under which every group is equally frequent within each class: `n_y / (G n_yg)`.
+def compute_balancing_weights(group_counts: np.ndarray) -> np.ndarray:
+    """Computes the weights under which every group is equally frequent within each class.
+
+    The weight is `n_y / (G n_yg)` for `n_yg` images of group g in class y.
 
     Args:
-      group_counts: [G, C], images by known group and class, or what is expected of them.
+      group_counts: Number of images by known group and class, or the expected number, [G, C].
 
     Returns:
-      float64 [G, C]; 0 for a cell without images.
+      Weights of a sample, float64 [G, C]; 0 for a cell without images.
     """
     counts = np.asarray(group_counts, np.float64)
     per_class = counts.sum(axis=0, keepdims=True)
@@ -22,17 +24,17 @@ def balancing_weights(group_counts: np.ndarray) -> np.ndarray:
     )
 
 
-def label_only_losses(group_counts: np.ndarray, weights: np.ndarray, by_label: bool) -> np.ndarray:
-    """Cross-entropy per cell of the best predictor of the group that sees no features.
+def compute_label_only_losses(group_counts: np.ndarray, weights: np.ndarray, by_label: bool) -> np.ndarray:
+    """Computes the cross-entropy of the best predictor of the group that sees no features.
 
     Args:
-      group_counts: [G, C].
-      weights: float [G, C], of a sample of the cell.
-      by_label: whether that predictor knows the label.
+      group_counts: Number of images by known group and class, [G, C].
+      weights: Weights of a sample of each cell, float [G, C].
+      by_label: Whether the predictor knows the label.
 
     Returns:
-      float64 [G, C], -log of the group's weighted frequency, in the class or overall, in nats; 0 for a cell
-      that has no weight.
+      Cross-entropy by cell in nats, float64 [G, C]: -log of the group's weighted frequency, in the class or
+      overall. A cell without weight has 0.
     """
     mass = np.asarray(group_counts, np.float64) * weights
     if not by_label:

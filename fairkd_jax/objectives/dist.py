@@ -1,7 +1,7 @@
 """DIST, distillation from a stronger teacher (Huang et al. 2022, arXiv 2205.10536, equations 7 to 11).
 
-The student copies how the teacher's probabilities correlate instead of their values: over the classes of an
-image, and over the images of a batch for each class.
+The student copies the correlations of the teacher's probabilities instead of their values: over the classes
+of an image, and over the images of a batch for each class.
 """
 
 import math
@@ -10,60 +10,61 @@ import jax
 import jax.numpy as jnp
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives.base import Inputs, Metrics, Objective, at_least_float32, stateless
+from fairkd_jax.objectives.base import Inputs, Metrics, Objective, init_nothing, promote_to_float32
 from fairkd_jax.objectives.ckd import check_temperature
 from fairkd_jax.ops.geometry import safe_sqrt
 from fairkd_jax.types import Tree
 
-# What the authors' code adds to the product of the norms.
+# The authors' code adds this constant to the product of the norms.
 EPSILON = 1e-8
 
 
 @jax.custom_jvp
-def _softmaxes(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The softmax of z [B, C], at most 0, and the same less its mean over the classes.
+def _compute_softmaxes(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Computes the softmax of z [B, C], at most 0, and the centered softmax with mean 0 over the classes.
 
-    The second is exactly 0 for equal logits. Beside 1/C small probabilities would be lost, and without it
-    almost even ones lose digits: each use takes the one that suits it.
+    The centered softmax is exactly 0 for equal logits. It loses the digits of small probabilities beside 1/C;
+    the softmax loses the digits of the differences between almost equal probabilities. Each caller takes the
+    form whose digits it needs.
     """
     excess = jnp.expm1(z)
     total = jnp.sum(jnp.exp(z), axis=1, keepdims=True)
     return jnp.exp(z) / total, (excess - jnp.mean(excess, axis=1, keepdims=True)) / total
 
 
-@_softmaxes.defjvp
-def _softmaxes_jvp(primals: tuple, tangents: tuple) -> tuple:
-    """`dp = p (dz - <p, dz>)` with dz counted from that of the largest logit.
+@_compute_softmaxes.defjvp
+def _compute_softmaxes_jvp(primals: tuple, tangents: tuple) -> tuple:
+    """Computes `dp = p (dz - <p, dz>)`, where dz is relative to the tangent of the largest logit.
 
-    Where that one's probability is almost 1, the usual form is a difference of equal numbers.
+    Where the largest probability is almost 1, the usual form is a difference of almost equal numbers.
     """
     (z,), (dz,) = primals, tangents
-    p, centred = _softmaxes(z)
+    p, centered = _compute_softmaxes(z)
     top = jnp.argmax(z, axis=1)[:, None]
     dz -= jnp.take_along_axis(dz, top, axis=1)
     dp = p * (dz - jnp.sum(p * dz, axis=1, keepdims=True))
-    return (p, centred), (dp, dp)
+    return (p, centered), (dp, dp)
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    """Lengths along the last axis, kept; gradient 0 at 0."""
+def _compute_norm(x: jax.Array) -> jax.Array:
+    """Computes lengths along the last axis, which stays with size 1; the gradient at 0 is 0."""
     return safe_sqrt(jnp.sum(x**2, axis=-1, keepdims=True))
 
 
-def _one_minus_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`1 - <x, y> / (|x| |y| + 1e-8)` along the last axis, without cancellation where x and y almost agree.
+def _compute_cosine_distance(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Computes `1 - <x, y> / (|x| |y| + 1e-8)` along the last axis, without cancellation for close x and y.
 
-    There it is taken from the difference of the two directions; where they are far apart, that difference is
-    the one to lose digits.
+    For close directions, the value comes from the difference of the two directions. For distant directions,
+    that difference would lose digits, and the value comes from the formula.
 
     Args:
-      x: [N, M].
-      y: [N, M].
+      x: Vectors, float [N, M].
+      y: Vectors, float [N, M].
 
     Returns:
-      [N].
+      Cosine distances, [N].
     """
-    norm_x, norm_y = _norm(x), _norm(y)
+    norm_x, norm_y = _compute_norm(x), _compute_norm(y)
     product = (norm_x * norm_y)[:, 0]
     directed = product > 0
     unit_x, unit_y = (z / jnp.where(directed[:, None], norm, 1.0) for z, norm in ((x, norm_x), (y, norm_y)))
@@ -82,52 +83,53 @@ def dist_loss(
     temperature: float,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """`T^2 (beta (1 - mean_b r_b) + gamma (1 - mean_c r_c))`.
+    """Computes `T^2 (beta (1 - mean_b r_b) + gamma (1 - mean_c r_c))`.
 
-    r_b is Pearson's correlation of the two softmaxes over the classes of image b, r_c over the batch for
-    class c; each as the cosine of the centred vectors, with 1e-8 added to the product of their norms.
+    r_b is Pearson's correlation of the two softmaxes over the classes of image b. r_c is the correlation over
+    the batch for class c. Each correlation is the cosine of the centered vectors, with 1e-8 added to the
+    product of their norms.
 
     Args:
-      student_logits: float [B, C].
-      teacher_logits: float [B, C]; no gradient reaches it.
-      beta: weight of the correlation within images.
-      gamma: weight of the correlation within classes.
-      temperature: T > 0.
-      mask: [B], 0 for rows that do not count.
+      student_logits: The student's logits, float [B, C].
+      teacher_logits: The teacher's logits, float [B, C], without a gradient.
+      beta: Weight of the correlation within images.
+      gamma: Weight of the correlation within classes.
+      temperature: Temperature T of both softmaxes, above 0.
+      mask: Mask, [B], 0 for rows that do not count; None for no mask.
 
     Returns:
-      Scalar, at least float32; the second term couples the batch.
+      The loss, a scalar, at least float32. The second term depends on the whole batch.
     """
-    student = at_least_float32(student_logits)
-    teacher = at_least_float32(jax.lax.stop_gradient(teacher_logits))
+    student = promote_to_float32(student_logits)
+    teacher = promote_to_float32(jax.lax.stop_gradient(teacher_logits))
     valid = jnp.ones(student.shape[0], bool) if mask is None else mask > 0
-    # What a row that does not count holds must not matter, not even where it is NaN.
+    # The content of a row that does not count must not matter, even if it is NaN.
     parts = [jnp.where(valid[:, None], z, 0.0) for z in (student, teacher)]
     count = jnp.maximum(jnp.sum(valid, dtype=student.dtype), 1.0)
-    # Less the largest before the division, not after it: differences of float32 numbers are exact.
+    # The largest logit is subtracted before the division: differences of float32 logits are exact.
     largest = [jax.lax.stop_gradient(jnp.max(z, axis=1, keepdims=True)) for z in parts]
-    pairs = [_softmaxes((z - top) / temperature) for z, top in zip(parts, largest, strict=True)]
-    within_images = _one_minus_cosine(*(centred for _, centred in pairs))
+    pairs = [_compute_softmaxes((z - top) / temperature) for z, top in zip(parts, largest, strict=True)]
+    within_images = _compute_cosine_distance(*(centered for _, centered in pairs))
 
-    def over_batch(y: jax.Array) -> jax.Array:
+    def center_over_batch(y: jax.Array) -> jax.Array:
         y = jnp.where(valid[:, None], y, 0.0)
         return jnp.where(valid[:, None], y - jnp.sum(y, axis=0, keepdims=True) / count, 0.0).T
 
-    within_classes = jnp.mean(_one_minus_cosine(*(over_batch(p) for p, _ in pairs)))
+    within_classes = jnp.mean(_compute_cosine_distance(*(center_over_batch(p) for p, _ in pairs)))
     within_images = jnp.sum(jnp.where(valid, within_images, 0.0)) / count
     return temperature**2 * (beta * within_images + gamma * within_classes)
 
 
-def objective(*, beta: float = 1.0, gamma: float = 1.0, temperature: float = 4.0) -> Objective:
-    """Copying the correlations of the teacher's probabilities.
+def make_objective(*, beta: float = 1.0, gamma: float = 1.0, temperature: float = 4.0) -> Objective:
+    """Makes the objective that copies the correlations of the teacher's probabilities.
 
     Args:
-      beta: weight of the correlation within images.
-      gamma: weight of the correlation within classes.
-      temperature: T > 0; 1.0 on ImageNet.
+      beta: Weight of the correlation over the classes of an image.
+      gamma: Weight of the correlation over the batch for a class.
+      temperature: Temperature T of both softmaxes, above 0; the authors use 1.0 on ImageNet.
 
     Raises:
-      UsageError: an option is out of range.
+      UsageError: An option is out of range.
     """
     check_temperature("dist", temperature)
     for key, weight in (("beta", beta), ("gamma", gamma)):
@@ -147,4 +149,4 @@ def objective(*, beta: float = 1.0, gamma: float = 1.0, temperature: float = 4.0
         )
         return value, (state, {})
 
-    return Objective(stateless, loss, uses_teacher=True, smallest_batch=2)
+    return Objective(init_nothing, loss, label="DIST", uses_teacher=True, smallest_batch=2)

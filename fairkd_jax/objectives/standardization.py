@@ -1,41 +1,42 @@
-"""Logit standardisation before distillation (Sun et al. 2024, arXiv 2403.01427, section 4.2).
+"""Logit standardization before distillation (Sun et al. 2024, arXiv 2403.01427, section 4.2).
 
-Each model's logits are shifted and scaled to mean 0 and deviation 1 over the classes, so that the student
-need not copy the range of the teacher's logits, only their order and proportions. An option of the methods
-that compare softmaxes: CKD, CTKD and DKD.
+Each model's logits are shifted and scaled to mean 0 and standard deviation 1 over the classes. The student
+then copies the order and the proportions of the teacher's logits, but not their range. Standardization is an
+option of the methods that compare softmaxes: CKD, CTKD and DKD.
 """
 
 import jax
 import jax.numpy as jnp
 
-from fairkd_jax.objectives.base import Inputs, at_least_float32
+from fairkd_jax.objectives.base import Inputs, promote_to_float32
 from fairkd_jax.ops.geometry import safe_sqrt
 
-# What the authors' code adds to the deviation.
+# The authors' code adds this constant to the deviation.
 EPSILON = 1e-7
 
 
 def standardize(logits: jax.Array) -> jax.Array:
-    """`(z - mean) / (1e-7 + deviation)` over the classes.
+    """Computes `(z - mean) / (1e-7 + deviation)` over the classes.
 
     Args:
-      logits: float [B, C], C at least 2.
+      logits: Logits, float [B, C], C at least 2.
 
     Returns:
-      [B, C], at least float32; 0 in rows of equal logits, where the deviation has gradient 0.
+      Standardized logits [B, C], at least float32. Rows of equal logits give 0, and there the deviation has
+      gradient 0.
     """
-    logits = at_least_float32(logits)
-    # Where the compiler computes the mean of equal logits twice, rounded differently (by multiply-add), the
-    # deviation may be 0 and the centred logits not. Of zeros, every mean is 0.
+    logits = promote_to_float32(logits)
+    # The compiler may compute the mean of equal logits twice and round each mean differently (by
+    # multiply-add). The deviation is then 0, but the centered logits are not. The mean of zeros is always 0.
     logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=1, keepdims=True))
-    centred = logits - jnp.mean(logits, axis=1, keepdims=True)
-    # Of a sample, as torch computes it: divided by C - 1.
-    variance = jnp.sum(centred**2, axis=1, keepdims=True) / (logits.shape[1] - 1)
-    return centred / (EPSILON + safe_sqrt(variance))
+    centered = logits - jnp.mean(logits, axis=1, keepdims=True)
+    # The sample variance, as torch computes it: divided by C - 1.
+    variance = jnp.sum(centered**2, axis=1, keepdims=True) / (logits.shape[1] - 1)
+    return centered / (EPSILON + safe_sqrt(variance))
 
 
-def both_logits(inputs: Inputs, standardized: bool) -> tuple[jax.Array, jax.Array]:
-    """The student's and the teacher's logits [B, C], standardised where that is asked for."""
+def select_logits(inputs: Inputs, standardized: bool) -> tuple[jax.Array, jax.Array]:
+    """Returns the student's and the teacher's logits [B, C], standardized on request."""
     assert inputs.teacher is not None
     logits = (inputs.student.logits, inputs.teacher.logits)
     return (standardize(logits[0]), standardize(logits[1])) if standardized else logits

@@ -18,7 +18,7 @@ def _reverse_forward(x: T, strength: jax.Array) -> tuple[T, jax.Array]:
 
 
 def _reverse_backward(strength: jax.Array, cotangent: T) -> tuple[T, jax.Array]:
-    # Scaled leaf by leaf in the leaf's own dtype: a float32 strength must not widen a bfloat16 cotangent.
+    # Each leaf is scaled in its own dtype: a float32 strength must not widen a bfloat16 cotangent.
     reversed_cotangent = jax.tree.map(lambda g: -strength.astype(g.dtype) * g, cotangent)
     return reversed_cotangent, jnp.zeros_like(strength)
 
@@ -27,16 +27,16 @@ _reverse.defvjp(_reverse_forward, _reverse_backward)
 
 
 def reverse_gradient(x: T, strength: jax.typing.ArrayLike) -> T:
-    """Returns `x` unchanged; on the way back the gradient is multiplied by `-strength`.
+    """Returns `x` unchanged; the backward pass multiplies the gradient by `-strength`.
 
-    Below it a network is trained to *maximise* the loss that what stands above it minimises (equations
-    4 and 5 of the paper, where `strength` is called lambda).
+    The layers before this operation are trained to *maximise* the loss that the layers after it minimise
+    (equations 4 and 5 of the paper, where `strength` is called lambda).
 
     Args:
-      x: An array or a pytree of floating-point arrays.
-      strength: Scalar, traced: changing it never recompiles. It receives a gradient of zero.
+      x: Array, or pytree of floating-point arrays.
+      strength: Scalar; it is traced, so that a new value never recompiles. Its gradient is zero.
 
     Returns:
-      `x`, same structure, shapes and dtypes.
+      The value of `x` with the same structure, shapes and dtypes.
     """
     return _reverse(x, jnp.asarray(strength, dtype=jnp.result_type(strength, jnp.float32)))

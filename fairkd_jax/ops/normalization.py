@@ -1,13 +1,13 @@
-"""BatchNorm in training form, with the swish behind it and a gradient of its own.
+"""BatchNorm in training form, with an optional swish after it and its own gradient.
 
 XLA's own gradient sums over the batch within fusions that do other work, which its CPU backend hardly
-vectorises, and lets the neighbours (the padding of a depthwise convolution, the transposed operand of a
-weight gradient) compute the activation or its gradient once more, element by element. Here every sum stands
-alone, and what leaves the op is stored. Milliseconds, value and gradient, on 2 busy cores for (B, H = W, C) =
-(16, 64, 96), (16, 32, 144), (16, 8, 672):
+vectorises. The neighbours (the padding of a depthwise convolution, the transposed operand of a weight
+gradient) then compute the activation or its gradient again, element by element. Here every sum is an
+operation of its own, and the results of the operation are stored. Milliseconds, value and gradient, on 2 busy
+cores for (B, H = W, C) = (16, 64, 96), (16, 32, 144), (16, 8, 672):
 
-  XLA's gradient   47, 12, 2.9
-  this one         22,  6, 1.9
+  XLA's gradient               47, 12, 2.9
+  this gradient                22,  6, 1.9
   sums as products with ones   53, 11, 2.5
 """
 
@@ -20,28 +20,35 @@ import numpy as np
 from jax import lax
 
 from fairkd_jax.ops import native
-from fairkd_jax.ops.platform import platform
+from fairkd_jax.ops.platform import get_platform
 
 
-def _stored(x: Any) -> Any:
-    """Keeps XLA's CPU backend from computing `x` again wherever it is used; other platforms fuse well."""
-    return lax.optimization_barrier(x) if platform() == "cpu" else x
+def _force_store(x: Any) -> Any:
+    """Keeps XLA's CPU backend from computing `x` again at each use; other platforms fuse well."""
+    return lax.optimization_barrier(x) if get_platform() == "cpu" else x
 
 
-def _channel_mean(x: jax.Array) -> jax.Array:
-    """Mean over all but the last axis, in float32 or wider."""
+def _average_channels(x: jax.Array) -> jax.Array:
+    """Computes the mean over all axes but the last, in float32 or wider."""
     return jnp.mean(x, axis=tuple(range(x.ndim - 1)), dtype=jnp.promote_types(x.dtype, jnp.float32))
 
 
 def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and (biased) variance of each channel, from one pass over [..., C]; float32 or wider [C]."""
-    mean = _channel_mean(x)
+    """Computes the mean and the biased variance of each channel in a single pass.
+
+    Args:
+      x: Activations, floating point [..., C].
+
+    Returns:
+      Mean and variance, each [C], in float32 or wider.
+    """
+    mean = _average_channels(x)
     wide = x.astype(mean.dtype)
-    return mean, jnp.maximum(_channel_mean(wide * wide) - mean * mean, 0.0)
+    return mean, jnp.maximum(_average_channels(wide * wide) - mean * mean, 0.0)
 
 
 def swish_gradient(z: jax.Array) -> jax.Array:
-    """Derivative of z * sigmoid(z)."""
+    """Computes the derivative of z * sigmoid(z), with the shape and dtype of `z`."""
     gate = jax.nn.sigmoid(z)
     return gate * (1.0 + z * (1.0 - gate))
 
@@ -57,19 +64,22 @@ def batch_norm(
     """Normalises by the batch's statistics (Ioffe and Szegedy 2015, algorithm 1).
 
     Args:
-      x: floating point [..., C].
-      scale: float32 [C].
-      bias: float32 [C].
-      epsilon: added to the variance.
-      swish: whether the result goes through z * sigmoid(z).
-      implementation: "plain", "native" (kernels in C++: float32, one CPU device), or None for the one that
-        suits.
+      x: Activations, floating point [..., C].
+      scale: Scale, float32 [C].
+      bias: Bias, float32 [C].
+      epsilon: Number added to the variance.
+      swish: Whether z * sigmoid(z) is applied to the result.
+      implementation: "plain", "native" (kernels in C++: float32, a single CPU device), or None for the
+        fastest one that serves these operands.
 
     Returns:
-      The result, [..., C] in the dtype of `x`, and the statistics mean and biased variance, float32 or wider
-      [C], through which no gradient flows.
+      The result, [..., C] in the dtype of `x`, and the mean and the biased variance, each [C] in float32 or
+      wider. No gradient flows through mean and variance.
+
+    Raises:
+      ValueError: The implementation is unknown, or does not serve these operands.
     """
-    name = implementation or ("native" if native.suits(x, scale, bias) else "plain")
+    name = implementation or ("native" if native.can_serve(x, scale, bias) else "plain")
     if name not in _IMPLEMENTATIONS:
         raise ValueError(f"implementation={name!r} is unknown; use one of {sorted(_IMPLEMENTATIONS)}")
     return _batch_norm(x, scale, bias, epsilon, swish, name)
@@ -82,12 +92,12 @@ def _batch_norm(
     return _IMPLEMENTATIONS[name][0](x, scale, bias, epsilon, swish)
 
 
-def _centred(x: jax.Array, mean: jax.Array) -> jax.Array:
-    return x.astype(mean.dtype) - over(mean, x)
+def _subtract_mean(x: jax.Array, mean: jax.Array) -> jax.Array:
+    return x.astype(mean.dtype) - add_axes(mean, x)
 
 
-def over(channels: jax.Array, x: jax.Array) -> jax.Array:
-    """[C] with as many leading axes as `x` has."""
+def add_axes(channels: jax.Array, x: jax.Array) -> jax.Array:
+    """Adds leading axes of length 1 to `channels`, [C], up to the number of axes of `x`, [..., C]."""
     return channels.reshape((1,) * (x.ndim - 1) + channels.shape)
 
 
@@ -95,44 +105,45 @@ def _plain_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, swish: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     mean, variance = batch_statistics(x)
-    z = _centred(x, mean) * over(lax.rsqrt(variance + epsilon) * scale, x) + over(bias, x)
-    return _stored((jax.nn.swish(z) if swish else z).astype(x.dtype)), mean, variance
+    z = _subtract_mean(x, mean) * add_axes(lax.rsqrt(variance + epsilon) * scale, x) + add_axes(bias, x)
+    return _force_store((jax.nn.swish(z) if swish else z).astype(x.dtype)), mean, variance
 
 
 def _plain_backward(
     swish: bool, residuals: tuple[jax.Array, ...], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    # What the forward pass computed from these is computed again here rather than kept in memory.
-    x, scale, bias, mean, inverse = _stored(residuals)
-    centred, factor = _centred(x, mean), inverse * scale
+    # The forward pass's intermediate values are computed again here instead of kept in memory.
+    x, scale, bias, mean, inverse = _force_store(residuals)
+    centred, factor = _subtract_mean(x, mean), inverse * scale
     dz = dy.astype(centred.dtype)
     if swish:
-        dz = _stored(dz * swish_gradient(centred * over(factor, x) + over(bias, x)))
-    mean_dz = _channel_mean(dz)
-    mean_product = inverse * _channel_mean(_stored(dz * centred))  # of dz times the normalised x
-    dx = over(factor, x) * (dz - over(mean_dz, x) - centred * over(inverse * mean_product, x))
+        dz = _force_store(dz * swish_gradient(centred * add_axes(factor, x) + add_axes(bias, x)))
+    mean_dz = _average_channels(dz)
+    # The mean of dz times the normalised x.
+    mean_product = inverse * _average_channels(_force_store(dz * centred))
+    dx = add_axes(factor, x) * (dz - add_axes(mean_dz, x) - centred * add_axes(inverse * mean_product, x))
     count = x.size // x.shape[-1]
     dscale, dbias = (count * mean_product).astype(scale.dtype), (count * mean_dz).astype(bias.dtype)
-    return _stored(dx.astype(x.dtype)), dscale, dbias
+    return _force_store(dx.astype(x.dtype)), dscale, dbias
 
 
 def _native_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, swish: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    whole, channels = _shape(x), _shape(scale)
+    like_x, channels = _to_shape_struct(x), _to_shape_struct(scale)
     options = {"epsilon": np.float32(epsilon), "swish": np.bool_(swish)}
-    return native.call("batch_norm_forward", (whole, channels, channels), x, scale, bias, **options)
+    return native.call_kernel("batch_norm_forward", (like_x, channels, channels), x, scale, bias, **options)
 
 
 def _native_backward(
     swish: bool, residuals: tuple[jax.Array, ...], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    whole, channels = _shape(residuals[0]), _shape(residuals[1])
-    results = (whole, channels, channels)
-    return native.call("batch_norm_backward", results, *residuals, dy, swish=np.bool_(swish))
+    like_x, channels = _to_shape_struct(residuals[0]), _to_shape_struct(residuals[1])
+    results = (like_x, channels, channels)
+    return native.call_kernel("batch_norm_backward", results, *residuals, dy, swish=np.bool_(swish))
 
 
-def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+def _to_shape_struct(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
@@ -156,7 +167,7 @@ def _backward(
     residuals: tuple[jax.Array, ...],
     cotangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    del epsilon  # it is in the inverse deviation
+    del epsilon  # already part of the inverse deviation
     return _IMPLEMENTATIONS[name][1](swish, residuals, cotangents[0])
 
 

@@ -1,4 +1,4 @@
-"""Which platform a program is compiled for, and what XLA is told there."""
+"""The platform that a program is compiled for, and XLA's options for this platform."""
 
 import contextlib
 import contextvars
@@ -6,36 +6,47 @@ from collections.abc import Iterator
 
 import jax
 
-_elsewhere: contextvars.ContextVar[str | None] = contextvars.ContextVar("elsewhere", default=None)
+_chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("chosen", default=None)
 
 
-def platform() -> str:
-    """The platform that operations choose their implementation for: "cpu", "gpu" or "tpu".
+def get_platform() -> str:
+    """Returns the platform that operations choose their implementation for: "cpu", "gpu" or "tpu".
 
-    Under `compiling_for("plain")` that is none of them: all operations take the form of their definition.
+    Within `use_platform("plain")` the answer is "plain": all operations then have the form of their
+    definition.
     """
-    return _elsewhere.get() or jax.default_backend()
+    return _chosen.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
-def compiling_for(name: str) -> Iterator[None]:
-    """Operations that are traced within choose for another platform than the one at hand.
+def use_platform(name: str) -> Iterator[None]:
+    """Makes operations that are traced within the context choose the implementation of a given platform.
 
-    JAX keeps what it has traced: use functions that were not traced outside.
+    JAX caches traces: use functions that were not traced outside the context.
+
+    Args:
+      name: Name of the platform: "cpu", "gpu", "tpu", or "plain" for the form of each operation's definition.
+
+    Yields:
+      None.
     """
-    token = _elsewhere.set(name)
+    token = _chosen.set(name)
     try:
         yield
     finally:
-        _elsewhere.reset(token)
+        _chosen.reset(token)
 
 
 def compiler_options() -> dict[str, str]:
-    """Options for `jax.jit` of a program that trains.
+    """Returns the options of `jax.jit` for a program that trains.
 
-    XLA's CPU backend drops optimization barriers before it fuses and schedules: then it computes again what
-    `ops.batch_norm` asks to be stored, and rematerialisation saves nothing. Where they are kept, a step of
-    EfficientNet-B0 at 128 pixels (batch 16, 2 cores) takes 0.33 instead of 0.38 s without the kernels in C++
-    and 0.27 instead of 0.29 s with them; and rematerialisation needs 105 instead of 319 MiB.
+    XLA's CPU backend drops optimization barriers before it fuses and schedules. Then it computes again the
+    arrays that `ops.batch_norm` asks to be stored, and rematerialisation saves nothing. If the barriers are
+    kept, a step of EfficientNet-B0 at 128 pixels (batch 16, 2 cores) takes 0.33 instead of 0.38 s without the
+    kernels in C++, and 0.27 instead of 0.29 s with the kernels; rematerialisation needs 105 instead of 319
+    MiB.
+
+    Returns:
+      Options of XLA for `compiler_options=` of `jax.jit`, empty on other platforms than a CPU.
     """
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if platform() == "cpu" else {}
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if get_platform() == "cpu" else {}

@@ -1,1 +1,1 @@
-"""What people read of a run."""
+"""Tables, sentences and pictures about runs and data."""

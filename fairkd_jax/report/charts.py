@@ -1,4 +1,4 @@
-"""Charts as PNG files, by matplotlib, which the extra `plots` brings."""
+"""Charts as PNG files, drawn by matplotlib (extra `plots`)."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,10 @@ from fairkd_jax.files import write_bytes
 
 
 def require_pyplot() -> Any:
-    """The module that draws.
+    """Imports and returns `matplotlib.pyplot`.
+
+    Returns:
+      The module.
 
     Raises:
       UsageError: matplotlib is not installed.
@@ -30,17 +33,17 @@ def require_pyplot() -> Any:
     return pyplot
 
 
-def count_chart(
+def draw_count_chart(
     path: Path, splits: Mapping[str, np.ndarray], groups: Sequence[str], classes: Sequence[str], title: str
 ) -> None:
-    """Draws how many images each class and group has, a panel for each split.
+    """Draws the number of images of each class and group, with a panel for each split.
 
     Args:
-      path: of the PNG file, which is written whole or not at all.
-      splits: name -> int [G, C].
-      groups: names of the G rows.
-      classes: names of the C columns.
-      title: above all panels.
+      path: Path of the PNG file, which is written completely or not at all.
+      splits: Counts by the name of the split, int [G, C] each.
+      groups: Names of the G rows.
+      classes: Names of the C columns.
+      title: Title above all panels.
 
     Raises:
       UsageError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Images of every class and group on one sheet, to be looked at before training."""
+"""Contact sheet with images of every class and group, to check the data before training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,19 +9,19 @@ _MARGIN, _TEXT = 4, 14
 _BACKGROUND, _INK, _EMPTY = (255, 255, 255), (20, 20, 20), (225, 225, 225)
 
 
-def contact_sheet(
+def draw_contact_sheet(
     cells: Mapping[tuple[str, str], np.ndarray], rows: Sequence[str], columns: Sequence[str], per_cell: int
 ) -> Image.Image:
     """Draws a row of images for each class, with a block for each group.
 
     Args:
-      cells: (row, column) -> uint8 [n, S, S, 3], at most `per_cell` images; absent where there are none.
-      rows: names of the rows.
-      columns: names of the blocks.
-      per_cell: how many images a block has room for.
+      cells: Images by (row, column), uint8 [n, S, S, 3] with n up to `per_cell`; absent without images.
+      rows: Names of the rows.
+      columns: Names of the blocks.
+      per_cell: Number of places in a block.
 
     Returns:
-      An image with names above the blocks and before the rows.
+      RGB image with the names of the blocks at the top and the names of the rows at the left.
     """
     side = next(iter(cells.values())).shape[1]
     font = ImageFont.load_default(_TEXT - 2)

@@ -1,26 +1,13 @@
-"""An evaluation as text: the models side by side, and each class's recall by group."""
+"""Text tables of an evaluation: the models side by side, and the recall of each class by group."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# The order in which models stand side by side.
-MODELS = ("teacher", "student", "baseline")
+from fairkd_jax.runs.versions import describe_earlier_objectives
 
-_LABELS = {
-    "cross_entropy": "CE",
-    "ckd": "CKD",
-    "rkd_distance": "RKD-D",
-    "rkd_angle": "RKD-A",
-    "ctkd": "CTKD",
-    "kdpp": "KD++",
-    "dkd": "DKD",
-    "dist": "DIST",
-    "adversary": "adversary",
-    "mfd": "MFD",
-    "bias_critic": "bias critic",
-}
-_DEBIASING = ("adversary", "mfd", "bias_critic")  # their weight is told
+# Order of the columns.
+MODELS = ("teacher", "student", "baseline")
 
 # Row -> key of a summary.
 _ROWS = {
@@ -38,36 +25,43 @@ _ROWS = {
     "largest disparity": "max_abs_disparity",
 }
 
-# Row -> what a probe reads, and its kind.
+# Row -> source of the features and kind of the probe.
 _PROBES = {
     "  embedding, linear": ("embedding", "linear"),
     "  embedding, MLP": ("embedding", "mlp"),
     "  logits, linear": ("logits", "linear"),
     "  logits, MLP": ("logits", "mlp"),
 }
+_MISSING = "n/a"
 _PROBES_TITLE = "group readable from (advantage over the label alone in nats, and balanced accuracy)"
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number, or "n/a" where it cannot be estimated."""
-    return "n/a" if value is None or math.isnan(value) else f"{value:z.{digits}f}"
+def format_number(value: float | None, digits: int = 4) -> str:
+    """Formats a number; "n/a" where the value is None or NaN."""
+    return _MISSING if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
-def percent(value: float | None) -> str:
-    """A signed percentage, or "n/a" where it cannot be estimated."""
-    return "n/a" if value is None or math.isnan(value) else f"{value:+.1f} %"
+def format_percent(value: float | None) -> str:
+    """Formats a percentage with its sign; "n/a" where the value is None or NaN."""
+    return _MISSING if value is None or math.isnan(value) else f"{value:+.1f} %"
 
 
-def measure(value: float | Sequence[float | None] | None) -> str:
-    """A number, or the two ends of an interval."""
-    ends = [number(end) for end in (value if isinstance(value, Sequence) else [value])]
-    return number(None) if number(None) in ends else " to ".join(ends)
+def format_measure(value: float | Sequence[float | None] | None) -> str:
+    """Formats a number, or the two ends of an interval; "n/a" where one of them is None or NaN."""
+    ends = [format_number(end) for end in (value if isinstance(value, Sequence) else [value])]
+    return _MISSING if _MISSING in ends else " to ".join(ends)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text: first column to the left, the others to the right, a rule below the first.
+def align_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Aligns rows of cells as a text table, with a rule below the first row.
 
-    A row of one cell is a title, and runs over the columns.
+    The first column is aligned to the left, all other columns to the right.
+
+    Args:
+      rows: Cells of each row; a row of a single cell is a title across all columns.
+
+    Returns:
+      The table, without a line break at the end.
     """
     widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(len(rows[0]))]
     lines = [
@@ -82,50 +76,81 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def method(objectives: Mapping[str, float], balancing: Sequence[str] = ()) -> str:
-    """A run's objectives in short, such as "CE + CKD + adversary(1)", and what else debiases it."""
-    parts = []
-    for name, weight in objectives.items():
-        label = _LABELS.get(name, name)
-        parts.append(f"{label}({weight:g})" if name in _DEBIASING else label)
-    return " + ".join([*parts, *balancing])
-
-
-def comparison(evaluation: Mapping[str, Any]) -> str:
-    """Teacher, student and baseline side by side, with the inflation of disparity against the teacher.
-
-    Below it stands what probes read of the group, where the evaluation has asked some, and what is alarming.
+def format_method(summary: Mapping[str, Any]) -> str:
+    """Formats the method of a run, for example "CE + CKD + adversary(1)".
 
     Args:
-      evaluation: what `evaluate_run` returns, or its JSON file holds.
+      summary: Summary of one model in an evaluation, with `objectives`, `balancing` and `methods`. Files of
+        earlier versions have no `methods`.
+
+    Returns:
+      All parts, joined by " + "; an objective that debiases is shown with its weight.
+    """
+    methods = summary.get("methods") or describe_earlier_objectives(summary["objectives"])
+    parts = []
+    for name, weight in summary["objectives"].items():
+        label = methods[name]["label"]
+        parts.append(f"{label}({weight:g})" if methods[name]["debiases"] else label)
+    return " + ".join([*parts, *summary["balancing"]])
+
+
+def read_warnings(summary: Mapping[str, Any]) -> list[str]:
+    """Returns the warnings about collapse and over-correction in the summary of one model.
+
+    Files of earlier versions have these under the keys `alarms` and `raised`.
+
+    Args:
+      summary: Summary of one model in an evaluation, for example `evaluation["student"]`.
+
+    Returns:
+      A sentence for each warning.
+    """
+    if "diagnostics" in summary:
+        return list(summary["diagnostics"]["warnings"])
+    return list(summary["alarms"]["raised"])
+
+
+def format_comparison(evaluation: Mapping[str, Any]) -> str:
+    """Formats teacher, student and baseline side by side, with the inflation against the teacher.
+
+    The leakage that probes measured follows, where the evaluation has probes. Warnings and reasons for
+    missing numbers are below the table.
+
+    Args:
+      evaluation: Result of `evaluate_run`, or the content of its JSON file.
+
+    Returns:
+      The table and the lines below the table.
     """
     names = [name for name in MODELS if name in evaluation]
     models = [evaluation[name] for name in names]
     rows = [["", *names]]
-    rows.append(["method", *(method(m["objectives"], m["balancing"]) for m in models)])
+    rows.append(["method", *(format_method(m) for m in models)])
     rows.append(["model", *(m["architecture"] for m in models)])
     rows.append(["parameters", *(f"{m['parameters']:,}" for m in models)])
-    rows.extend([title, *(measure(m[key]) for m in models)] for title, key in _ROWS.items())
+    rows.extend([title, *(format_measure(m[key]) for m in models)] for title, key in _ROWS.items())
     inflation = evaluation.get("inflation", {})
     if inflation:
         for title, key in (
             ("inflation of disparity", "percent"),
             ("  corrected for chance", "corrected_percent"),
         ):
-            rows.append([title, *(percent(inflation[n][key]) if n in inflation else "" for n in names)])
+            rows.append(
+                [title, *(format_percent(inflation[n][key]) if n in inflation else "" for n in names)]
+            )
     if all("probe" in m for m in models):
         rows.append([_PROBES_TITLE])
         for title, (source, kind) in _PROBES.items():
-            rows.append([title, *(_readable(m["probe"][source][kind]) for m in models)])
+            rows.append([title, *(_format_leakage(m["probe"][source][kind]) for m in models)])
     lines = []
     if not any(m["num_gaps"] for m in models):
         lines.append("no disparity: no class has 2 images or more in each of two groups")
-    lines += [f"alarm, {name}: {text}" for name in names for text in evaluation[name]["alarms"]["raised"]]
-    return "\n".join([aligned(rows), *lines, *_reasons(evaluation, names)])
+    lines += [f"warning, {name}: {text}" for name in names for text in read_warnings(evaluation[name])]
+    return "\n".join([align_rows(rows), *lines, *_list_probe_reasons(evaluation, names)])
 
 
-def _reasons(evaluation: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Why a probe says nothing, or nothing certain."""
+def _list_probe_reasons(evaluation: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Lists the reasons why a probe has no result, or no interval."""
     return [
         f"probe, {name}, {title.strip()}: {reason}"
         for name in names
@@ -134,17 +159,20 @@ def _reasons(evaluation: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _readable(probe: Mapping[str, Any]) -> str:
-    """What a probe reads, such as "0.412 (0.86)"; "n/a" where it has nothing to compare."""
-    advantage = number(probe["advantage"], 3)
-    return advantage if advantage == number(None) else f"{advantage} ({number(probe['accuracy'], 2)})"
+def _format_leakage(probe: Mapping[str, Any]) -> str:
+    """Formats the leakage that a probe measured, for example "0.412 (0.86)"; "n/a" without a result."""
+    advantage = format_number(probe["advantage"], 3)
+    return advantage if advantage == _MISSING else f"{advantage} ({format_number(probe['accuracy'], 2)})"
 
 
-def members(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """The students of a population below one another, after their teacher.
+def format_population(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """Formats the students of a population, one row each, after their teacher.
 
     Args:
-      evaluations: by member, what `evaluate_run` returns.
+      evaluations: Result of `evaluate_run` for each student, by the student's name.
+
+    Returns:
+      The table, and the warnings below the table.
     """
     titles = {
         "accuracy": "top-1 accuracy",
@@ -157,17 +185,26 @@ def members(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [["", *titles.values()]]
     first = next(iter(evaluations.values()))
     if "teacher" in first:
-        rows.append(["teacher", *(measure(first["teacher"][key]) for key in titles)])
+        rows.append(["teacher", *(format_measure(first["teacher"][key]) for key in titles)])
     for name, evaluation in evaluations.items():
-        rows.append([name, *(measure(evaluation["student"][key]) for key in titles)])
-    raised = [
-        f"{name}: {text}" for name, one in evaluations.items() for text in one["student"]["alarms"]["raised"]
+        rows.append([name, *(format_measure(evaluation["student"][key]) for key in titles)])
+    lines = [
+        f"warning, {name}: {text}"
+        for name, evaluation in evaluations.items()
+        for text in read_warnings(evaluation["student"])
     ]
-    return "\n".join([aligned(rows), *(f"alarm, {line}" for line in raised)])
+    return "\n".join([align_rows(rows), *lines])
 
 
-def recall_by_group(evaluation: Mapping[str, Any]) -> str:
-    """Each class's recall by group, and the disparity, for each model."""
+def format_recall_by_group(evaluation: Mapping[str, Any]) -> str:
+    """Formats the recall of each class by group, and its disparity, for each model.
+
+    Args:
+      evaluation: Result of `evaluate_run`, or the content of its JSON file.
+
+    Returns:
+      The table.
+    """
     names = [name for name in MODELS if name in evaluation]
     groups, classes = evaluation["group_names"], evaluation["class_names"]
     counts = evaluation[names[0]]["counts_by_group"]
@@ -176,7 +213,7 @@ def recall_by_group(evaluation: Mapping[str, Any]) -> str:
     for c, title in enumerate(classes):
         row = [title, *(str(counts[g][c]) for g in range(len(groups)))]
         for name in names:
-            row += [number(evaluation[name]["recall_by_group"][g][c], 3) for g in range(len(groups))]
-            row.append(number(evaluation[name]["disparity"][c], 3))
+            row += [format_number(evaluation[name]["recall_by_group"][g][c], 3) for g in range(len(groups))]
+            row.append(format_number(evaluation[name]["disparity"][c], 3))
         rows.append(row)
-    return aligned(rows)
+    return align_rows(rows)

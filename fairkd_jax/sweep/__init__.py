@@ -1,1 +1,1 @@
-"""Many runs: the points of a grid as processes on machines of a Ray cluster, and all of them in one table."""
+"""Trains the points of a grid as processes on a Ray cluster, and collects the runs in one table."""

@@ -1,4 +1,4 @@
-"""A grid as text: its keys and values, the names of its points, and values as the command line takes them."""
+"""Text of a grid: keys and values, names of points, and config values in the form of the command line."""
 
 import ast
 import hashlib
@@ -10,21 +10,28 @@ from typing import Any
 
 from fairkd_jax.errors import UsageError
 
-Texts = dict[str, str]  # key of the config -> its value, as in --config.KEY=VALUE
+Overrides = dict[str, str]  # key of the config -> text of the value, as in --config.KEY=VALUE
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_LONGEST_NAME = 150
+_MAX_NAME_LENGTH = 150  # characters
 
 
-def parse_grid(given: Sequence[str]) -> dict[str, list[str]]:
-    """Reads `KEY=VALUE,VALUE,...` of each --grid.
+def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Parses the `KEY=VALUE,VALUE,...` text of each --grid.
 
-    A value that has commas itself stands in brackets: `objectives=(cross_entropy,ckd),(cross_entropy,dkd)`.
+    A value that contains commas must stand in brackets:
+    `objectives=(cross_entropy,ckd),(cross_entropy,dkd)`.
+
+    Args:
+      arguments: Text of each --grid flag.
+
+    Returns:
+      Texts of the values by key, in the order of the flags.
 
     Raises:
-      UsageError: a key or its values are missing, or a key is there twice.
+      UsageError: A key or its values are missing, or two --grid flags have the same key.
     """
     grid: dict[str, list[str]] = {}
-    for text in given:
+    for text in arguments:
         key, equals, values = text.partition("=")
         key = key.strip()
         if not (equals and key and values.strip()):
@@ -32,17 +39,17 @@ def parse_grid(given: Sequence[str]) -> dict[str, list[str]]:
                 f"--grid {text}: give a key and its values, such as adversary.weight=0.0,0.5,2.0"
             )
         if key in grid:
-            raise UsageError(f"--grid {key} is there twice; name all its values at once")
-        grid[key] = [_without_brackets(value.strip()) for value in _split(values, text)]
+            raise UsageError(f"--grid {key} is there twice; name all values of the key in a single --grid")
+        grid[key] = [_strip_brackets(value.strip()) for value in _split_at_commas(values, text)]
         if not all(grid[key]):
-            raise UsageError(f"--grid {text}: one of the values is empty")
+            raise UsageError(f"--grid {text}: one of the values is empty; remove the extra comma")
     if not grid:
         raise UsageError("give at least one --grid, such as --grid seed=0,1,2")
     return grid
 
 
-def _split(values: str, given: str) -> list[str]:
-    """Splits at commas that stand in no brackets."""
+def _split_at_commas(values: str, argument: str) -> list[str]:
+    """Splits a text at each comma outside brackets."""
     parts: list[str] = [""]
     depth: list[str] = []
     for letter in values:
@@ -52,15 +59,15 @@ def _split(values: str, given: str) -> list[str]:
         if letter in _BRACKETS:
             depth.append(_BRACKETS[letter])
         elif letter in _BRACKETS.values() and (not depth or depth.pop() != letter):
-            raise UsageError(f"--grid {given}: brackets do not match")
+            raise UsageError(f"--grid {argument}: brackets do not match; close each bracket")
         parts[-1] += letter
     if depth:
-        raise UsageError(f"--grid {given}: brackets do not match")
+        raise UsageError(f"--grid {argument}: brackets do not match; close each bracket")
     return parts
 
 
-def _without_brackets(value: str) -> str:
-    """`(ckd,dkd)` as `ckd,dkd`, which the command line takes for two names; numbers keep their brackets."""
+def _strip_brackets(value: str) -> str:
+    """Returns `(ckd,dkd)` as `ckd,dkd`, which the command line reads as two names; numbers keep brackets."""
     if not (value.startswith("(") and value.endswith(")")):
         return value
     try:
@@ -70,34 +77,45 @@ def _without_brackets(value: str) -> str:
     return value
 
 
-def points(grid: Mapping[str, Sequence[str]]) -> list[Texts]:
-    """All combinations of the values; the last key changes fastest."""
+def list_points(grid: Mapping[str, Sequence[str]]) -> list[Overrides]:
+    """Lists all combinations of the values; the last key changes fastest.
+
+    Args:
+      grid: Texts of the values by key.
+
+    Returns:
+      Text of one value by key, for each point.
+    """
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def name_of(values: Mapping[str, Any]) -> str:
-    """What a point and its folder are called: `adversary.weight=0.5,seed=1`.
+def make_point_name(values: Mapping[str, Any]) -> str:
+    """Makes the name of a point and of its folder, such as `adversary.weight=0.5,seed=1`.
 
     Args:
-      values: by key, as they stand in the config, so that 1 and 1.0 of a weight are one.
+      values: Values of the resolved config by key, so that a weight of 1 and of 1.0 give the same name.
+
+    Returns:
+      Name of at most 150 characters that are safe in a path. A name with other characters, or a longer name,
+      ends in a hash of the full name.
     """
     texts = {
         key: "+".join(map(str, v)) if isinstance(v, tuple | list) else str(v) for key, v in values.items()
     }
     name = ",".join(f"{key}={text or 'empty'}" for key, text in texts.items())
     safe = re.sub(r"[^\w.,=+@-]", "_", name)
-    if safe == name and len(name) <= _LONGEST_NAME:
+    if safe == name and len(name) <= _MAX_NAME_LENGTH:
         return name
-    return f"{safe[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{safe[: _MAX_NAME_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def several(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
+def format_count(number: int, noun: str) -> str:
+    """Formats a number and its noun: `1 run`, `2 runs`."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def text_of(value: Any) -> str:
-    """A value as `--config.KEY=` takes it."""
+def format_value(value: Any) -> str:
+    """Formats a config value as the text that `--config.KEY=` accepts."""
     if isinstance(value, tuple | list):
         names = [str(item) for item in value if isinstance(item, str)]
         if names and len(names) == len(value) and all(map(_is_plain_name, ",".join(names).split(","))):
@@ -110,42 +128,54 @@ def _is_plain_name(text: str) -> bool:
     return text.isidentifier() and not keyword.iskeyword(text)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"student": {"dtype": x}} -> {"student.dtype": x}."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
-def overrides(base: Mapping[str, Any], target: Mapping[str, Any], keep: Sequence[str] = ()) -> Texts:
-    """What makes one config into another on the command line.
+def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens a nested dict: {"student": {"dtype": x}} becomes {"student.dtype": x}.
 
     Args:
-      base: all keys of the config file.
-      target: all keys of the wanted config.
-      keep: keys that are named even where they are the same in both.
+      tree: Nested dict.
+      prefix: Text in front of each key.
 
     Returns:
-      By key the text of its value. A key that is to become empty takes its whole section with it, since the
-      command line has no text for an empty one.
+      Values by dotted key.
     """
-    before, after = flat(base), flat(target)
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        values |= (
+            flatten_keys(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
+    return values
+
+
+def find_overrides(base: Mapping[str, Any], target: Mapping[str, Any], keep: Sequence[str] = ()) -> Overrides:
+    """Finds the overrides that turn one config into another on the command line.
+
+    Args:
+      base: Nested dict with all keys of the config file.
+      target: Nested dict with all keys of the wanted config.
+      keep: Keys that the result names even where both configs have the same value.
+
+    Returns:
+      Text of the value by key. Where the target has None for a key, the result overrides the key's whole
+      section, since the command line has no text for None.
+    """
+    before, after = flatten_keys(base), flatten_keys(target)
     named = {key for key in keep if after[key] is not None}
     changed = [key for key in after if key in named or after[key] != before.get(key)]
-    whole = {key.rpartition(".")[0] for key in changed if after[key] is None}
-    texts: Texts = {}
+    sections = {key.rpartition(".")[0] for key in changed if after[key] is None}
+    overrides: Overrides = {}
     for key in changed:
-        section = next((name for name in sorted(whole) if key.startswith(f"{name}.")), "")
+        section = next((name for name in sorted(sections) if key.startswith(f"{name}.")), "")
         if section:
-            texts[section] = repr(_at(target, section))
+            overrides[section] = repr(_get_value(target, section))
         else:
-            texts[key] = text_of(after[key])
-    return texts
+            overrides[key] = format_value(after[key])
+    return overrides
 
 
-def _at(tree: Mapping[str, Any], key: str) -> Any:
-    found: Any = tree
+def _get_value(tree: Mapping[str, Any], key: str) -> Any:
+    value: Any = tree
     for part in key.split("."):
-        found = found[part]
-    return found
+        value = value[part]
+    return value

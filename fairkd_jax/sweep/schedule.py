@@ -1,176 +1,226 @@
-"""Which run starts when: teachers before their students, so many at once, again where one was killed."""
+"""Starts the runs of a sweep in their order: teachers before their students, killed runs again."""
 
 import signal
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from fairkd_jax.sweep.grid import several
-from fairkd_jax.sweep.plan import Run
-from fairkd_jax.sweep.states import DONE, FAILED, LEFT_OUT, OPEN, RUNNING, STOPPED, WAITING, Board, Entry
-from fairkd_jax.sweep.tasks import SIGNALLED, Job, Outcome
+from fairkd_jax.sweep.grid import format_count
+from fairkd_jax.sweep.planned_runs import PlannedRun
+from fairkd_jax.sweep.status_table import (
+    DONE,
+    FAILED,
+    LEFT_OUT,
+    RUNNING,
+    STOPPED,
+    UNFINISHED,
+    WAITING,
+    PointStatus,
+    StatusTable,
+)
+from fairkd_jax.sweep.worker import SIGNAL_BASE, Job, Outcome
 
-POLL = 1.0  # seconds between two looks
-_STOPPING = "stopping: every run saves its state first (a second time: at once)"
+POLL = 1.0  # seconds between two checks of the jobs
+_STOPPING = "stopping: every run saves its state first; a second Ctrl-C stops all runs at once"
 
 
 class Launcher(Protocol):
-    """Where jobs run."""
+    """Interface to the machines that run jobs."""
 
     def start(self, job: Job) -> Hashable:
-        """Starts a job, now or as soon as there is room for it."""
+        """Starts a job now, or as soon as a machine has room.
 
-    def finished(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
-        """Those of some jobs that have ended; waits so long for them."""
+        Returns:
+          Handle of the job.
+        """
+
+    def collect_finished(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
+        """Waits for jobs, and returns the handle and outcome of each finished job.
+
+        Args:
+          handles: Handles of the jobs.
+          seconds: Longest time to wait.
+        """
 
     def stop(self, handles: Sequence[Any], *, at_once: bool) -> None:
-        """Asks jobs to save their state and end, or ends them at once."""
+        """Asks jobs to save their state and end, or kills their workers.
+
+        Args:
+          handles: Handles of the jobs.
+          at_once: Whether to kill the workers.
+        """
 
 
-class SweepFailed(RuntimeError):
-    """Not all runs of a sweep are complete."""
+class SweepError(RuntimeError):
+    """Error for a sweep with runs that are not complete.
+
+    Attributes:
+      exit_code: Exit code for the program.
+    """
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
+        """Keeps the exit code.
+
+        Args:
+          message: One line for the user.
+          exit_code: Exit code for the program.
+        """
         super().__init__(message)
         self.exit_code = exit_code
 
 
-class Signals(AbstractContextManager["Signals"]):
-    """Counts SIGINT and SIGTERM: the first one stops the runs, a second one ends them at once."""
+class SignalCounter(AbstractContextManager["SignalCounter"]):
+    """Counter of SIGINT and SIGTERM: the first signal stops the runs, the second kills the runs at once.
+
+    Attributes:
+      count: Number of signals so far.
+      number: Number of the last signal; 0 before the first.
+    """
 
     def __init__(self) -> None:
+        """Starts at zero signals."""
         self.count, self.number = 0, 0
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> "SignalCounter":
+        """Installs the handlers of both signals."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+            self._previous[number] = signal.signal(number, self._count_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Restores the earlier handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: object) -> None:
+    def _count_signal(self, number: int, frame: object) -> None:
         self.count, self.number = self.count + 1, number
 
 
-def run_all(
-    runs: Sequence[Run],
+def run_sweep(
+    runs: Sequence[PlannedRun],
     launcher: Launcher,
     *,
-    job_of: Callable[[Run], Job | None],
+    make_job: Callable[[PlannedRun], Job | None],
     retries: int,
     parallel: int,
-    board: Board,
+    table: StatusTable,
     poll: float = POLL,
 ) -> None:
-    """Does all runs of a sweep.
+    """Runs all planned runs of a sweep.
 
     Args:
-      runs: each one after the one that it needs.
-      launcher: where they run.
-      job_of: what is left to be done of a run; None where it is complete.
-      retries: how often a run is started again that was killed, or whose machine was lost.
-      parallel: how many may be started at once; 0: all, and the launcher queues them.
-      board: what shows how they are.
-      poll: seconds between two looks.
+      runs: Planned runs, each run after its teacher.
+      launcher: Interface to the machines.
+      make_job: Function from a run to its job; None where the run is complete.
+      retries: Most times that a killed run, or a run on a lost machine, is started again.
+      parallel: Most jobs in the launcher at a time; 0 starts all jobs, and the launcher queues them.
+      table: Table that shows the status of the runs.
+      poll: Seconds between two checks of the jobs.
 
     Raises:
-      SweepFailed: some are not complete, or a signal stopped them.
+      SweepError: Some runs are not complete, or a signal stopped the sweep.
     """
-    with Signals() as signals:
-        sweep = _Sweep(runs, launcher, job_of, retries, parallel, board)
-        while sweep.is_open():
-            sweep.step(signals.count, poll)
-    board.close(sweep.entries)
+    with SignalCounter() as signals:
+        sweep = _Sweep(runs, launcher, make_job, retries, parallel, table)
+        while sweep.is_unfinished():
+            sweep.advance(signals.count, poll)
+    table.print_result(sweep.points)
     if signals.count:
-        raise SweepFailed("stopped; the same command goes on", 128 + signals.number)
-    bad = sum(entry.state in (FAILED, LEFT_OUT) for entry in sweep.entries)
-    if bad:
-        raise SweepFailed(f"{bad} of {several(len(sweep.entries), 'run')} not complete; see the logs above")
+        raise SweepError("stopped; start the same command again to continue", 128 + signals.number)
+    incomplete = sum(point.status in (FAILED, LEFT_OUT) for point in sweep.points)
+    if incomplete:
+        total = format_count(len(sweep.points), "run")
+        raise SweepError(f"{incomplete} of {total} not complete; see the logs above")
 
 
 class _Sweep:
+    """Jobs of a sweep that wait or run, and the status of each run."""
+
     def __init__(
         self,
-        runs: Sequence[Run],
+        runs: Sequence[PlannedRun],
         launcher: Launcher,
-        job_of: Callable[[Run], Job | None],
+        make_job: Callable[[PlannedRun], Job | None],
         retries: int,
         parallel: int,
-        board: Board,
+        table: StatusTable,
     ) -> None:
-        self._launcher, self._job_of, self._board = launcher, job_of, board
-        self._retries, self._parallel = retries, parallel
-        self._stops = 0
-        self._running: dict[Any, Entry] = {}
+        self._launcher, self._make_job, self._table = launcher, make_job, table
+        self._max_retries, self._parallel = retries, parallel
+        self._stop_requests = 0
+        self._running: dict[Any, PointStatus] = {}
         needed = set()
-        self.entries = [Entry(run) for run in runs]
-        for entry in reversed(self.entries):  # a teacher only where a student still needs it
-            if (entry.run.teaches and entry.run.name not in needed) or job_of(entry.run) is None:
-                entry.state, entry.before = DONE, True
+        self.points = [PointStatus(run) for run in runs]
+        for point in reversed(self.points):  # students first, so that a teacher without students is skipped
+            if (point.run.is_teacher and point.run.name not in needed) or make_job(point.run) is None:
+                point.status, point.was_complete = DONE, True
             else:
-                needed.add(entry.run.needs)
-        self._by_name = {entry.run.name: entry for entry in self.entries}
-        board.open(self.entries)
+                needed.add(point.run.teacher_name)
+        self._by_name = {point.run.name: point for point in self.points}
+        table.print_plan(self.points)
 
-    def is_open(self) -> bool:
-        return bool(self._running) or (not self._stops and any(e.state in OPEN for e in self.entries))
+    def is_unfinished(self) -> bool:
+        return bool(self._running) or (
+            not self._stop_requests and any(point.status in UNFINISHED for point in self.points)
+        )
 
-    def step(self, stops: int, poll: float) -> None:
-        """Starts what can start, and looks at what has ended."""
-        if stops > self._stops:
-            self._stops += 1  # one after the other: what ends at once must have been told to end
-            self._board.note(_STOPPING if self._stops == 1 else "stopping at once")
-            self._launcher.stop(list(self._running), at_once=self._stops > 1)
-            for entry in self.entries:
-                if entry.state == WAITING and entry not in self._running.values():
-                    self._set(entry, STOPPED)
-        if not self._stops:
-            self._start_what_can()
-        for handle, outcome in self._launcher.finished(list(self._running), poll):
-            self._settle(self._running.pop(handle), outcome)
-        for entry in self._running.values():
-            if entry.state == WAITING and entry.has_begun():
-                self._set(entry, RUNNING)
-        self._board.draw(self.entries)
+    def advance(self, stop_requests: int, poll: float) -> None:
+        """Starts jobs that are ready, and collects jobs that have finished.
 
-    def _start_what_can(self) -> None:
+        Args:
+          stop_requests: Number of stop signals so far.
+          poll: Longest time to wait for finished jobs, in seconds.
+        """
+        if stop_requests > self._stop_requests:
+            # A single request in each call, even after two signals: first, each job must save its state.
+            self._stop_requests += 1
+            self._table.print_line(_STOPPING if self._stop_requests == 1 else "stopping at once")
+            self._launcher.stop(list(self._running), at_once=self._stop_requests > 1)
+            for point in self.points:
+                if point.status == WAITING and point not in self._running.values():
+                    self._set_status(point, STOPPED)
+        if not self._stop_requests:
+            self._start_ready_runs()
+        for handle, outcome in self._launcher.collect_finished(list(self._running), poll):
+            self._record_outcome(self._running.pop(handle), outcome)
+        for point in self._running.values():
+            if point.status == WAITING and point.has_started():
+                self._set_status(point, RUNNING)
+        self._table.draw(self.points)
+
+    def _start_ready_runs(self) -> None:
         started = list(self._running.values())
-        for entry in self.entries:
-            if entry.state != WAITING or entry in started:
+        for point in self.points:
+            if point.status != WAITING or point in started:
                 continue
-            teacher = self._by_name.get(entry.run.needs)
-            if teacher is not None and teacher.state in (FAILED, LEFT_OUT):
-                self._set(entry, LEFT_OUT, f"its teacher failed: {teacher.run.name}")
+            teacher = self._by_name.get(point.run.teacher_name)
+            if teacher is not None and teacher.status in (FAILED, LEFT_OUT):
+                self._set_status(point, LEFT_OUT, f"its teacher failed: {teacher.run.name}")
                 continue
-            if teacher is not None and teacher.state != DONE:
+            if teacher is not None and teacher.status != DONE:
                 continue
             if self._parallel and len(self._running) >= self._parallel:
                 return
-            job = self._job_of(entry.run)
+            job = self._make_job(point.run)
             if job is None:
-                self._set(entry, DONE)
+                self._set_status(point, DONE)
                 continue
-            entry.note_log()
-            self._running[self._launcher.start(job)] = entry
+            point.record_log_size()
+            self._running[self._launcher.start(job)] = point
 
-    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+    def _record_outcome(self, point: PointStatus, outcome: Outcome) -> None:
         if outcome.code == 0:
-            self._set(entry, DONE)
-        elif self._stops:
-            self._set(entry, STOPPED)
-        elif outcome.code >= SIGNALLED and entry.retried < self._retries:
-            entry.retried += 1
-            self._set(
-                entry,
-                WAITING,
-                f"killed ({outcome.message or outcome.code}); again, {entry.retried} of {self._retries}",
-            )
+            self._set_status(point, DONE)
+        elif self._stop_requests:
+            self._set_status(point, STOPPED)
+        elif outcome.code >= SIGNAL_BASE and point.num_retries < self._max_retries:
+            point.num_retries += 1
+            reason = f"killed ({outcome.message or outcome.code})"
+            self._set_status(point, WAITING, f"{reason}; retry {point.num_retries} of {self._max_retries}")
         else:
-            self._set(entry, FAILED, outcome.message or f"exit code {outcome.code}")
+            self._set_status(point, FAILED, outcome.message or f"exit code {outcome.code}")
 
-    def _set(self, entry: Entry, state: str, message: str = "") -> None:
-        entry.state, entry.message = state, message
-        self._board.changed(entry)
+    def _set_status(self, point: PointStatus, status: str, message: str = "") -> None:
+        point.status, point.message = status, message
+        self._table.report_change(point)

@@ -1,28 +1,8 @@
-"""Training: the compiled step, the loop around it, checkpoints and whole runs."""
+"""Training: from a recipe to a finished run."""
 
-from fairkd_jax.training.config import baseline_config, resolved, teacher_config, uses_teacher
-from fairkd_jax.training.member import Diverged
-from fairkd_jax.training.members import is_population
-from fairkd_jax.training.run import MembersDiverged, member_folders, train
-from fairkd_jax.training.scoring import evaluate_run
-from fairkd_jax.training.step import init_state, make_train_step
+from fairkd_jax.training.run import MembersDiverged, train, train_recipe
 from fairkd_jax.training.stop import Stopped
-from fairkd_jax.training.teacher import teacher_folder, write_class_means
+from fairkd_jax.training.student_log import Diverged
+from fairkd_jax.training.teacher import write_class_means
 
-__all__ = [
-    "Diverged",
-    "MembersDiverged",
-    "Stopped",
-    "baseline_config",
-    "evaluate_run",
-    "init_state",
-    "is_population",
-    "make_train_step",
-    "member_folders",
-    "resolved",
-    "teacher_config",
-    "teacher_folder",
-    "train",
-    "uses_teacher",
-    "write_class_means",
-]
+__all__ = ["Diverged", "MembersDiverged", "Stopped", "train", "train_recipe", "write_class_means"]

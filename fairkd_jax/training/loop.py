@@ -1,4 +1,4 @@
-"""The loop around the compiled step: batches in, numbers out, checkpoints in between."""
+"""The loop around the compiled step: batches, reports, validations and checkpoints."""
 
 import contextlib
 import functools
@@ -11,50 +11,52 @@ from typing import Any
 import jax
 import numpy as np
 
-from fairkd_jax.data.batches import eval_batches, train_batches
+from fairkd_jax.data.batches import iterate_eval_batches, iterate_train_batches
 from fairkd_jax.data.pipeline import Split
+from fairkd_jax.engine.eval_step import EvalStep, evaluate_members
+from fairkd_jax.engine.sharding import make_batch_sharding, to_global
+from fairkd_jax.engine.state import TrainState
+from fairkd_jax.engine.train_step import Step
 from fairkd_jax.objectives import Metrics
-from fairkd_jax.training.checkpoint import Checkpoints
-from fairkd_jax.training.evaluation import EvalStep, evaluate_members
-from fairkd_jax.training.member import Diverged, Member
-from fairkd_jax.training.sharding import over_batch, to_global
-from fairkd_jax.training.state import TrainState
-from fairkd_jax.training.step import Step
+from fairkd_jax.progress import Progress
+from fairkd_jax.runs.checkpoint import Checkpoints, latest_common_step
 from fairkd_jax.training.stop import Stopped, StopRequest
-from fairkd_jax.training.writers import Progress, Writer
+from fairkd_jax.training.student_log import Diverged, StudentLog
+from fairkd_jax.training.writers import Writer
 from fairkd_jax.types import Batch, Tree
 
-SHOWN = ("loss", "accuracy", "advantage", "temperature")  # in a progress line; the rest is in metrics.jsonl
+PROGRESS_KEYS = ("loss", "accuracy", "advantage", "temperature")  # metrics.jsonl holds all other metrics
 
 
 @dataclass(frozen=True)
 class Program:
-    """Everything that `fit` runs, for one student or for a population.
+    """Everything that `fit` runs, for a single student or for a population.
 
     Attributes:
-      name: what stands in front of the progress lines.
-      mesh: the devices.
-      members: how many students of a population; 0 for a lone one, whose arrays have no axis for that.
-      init: makes the first state, on the mesh.
-      step: the compiled update.
-      images_on_device: whether the step holds the training images, so that a batch brings its indices alone.
-      eval_step: the compiled scoring of a batch.
-      abstract_state: shapes, dtypes and shardings of the state of one student, as it is saved.
-      part: `(state, i) -> state` of the i-th student.
-      join: `states -> state` of them all.
-      teacher_variables: the frozen teacher's, on the mesh; empty without one.
-      weights: float32 by objective, on the mesh.
-      learning_rates: float [students, total_steps], to be logged.
-      train: the split to learn from.
-      validation: the split that the best checkpoint is chosen by.
-      batch_size: over all devices.
-      balanced: whether the groups of a class are drawn equally often.
-      data_seed: of the order.
-      total_steps: the length of the training.
-      log_every: steps between reports.
-      validate_every: steps between validations, not necessarily whole.
-      checkpoint_every: steps between checkpoints.
-      max_disparity: bound on the corrected disparity of the best checkpoint, or None.
+      name: Text in front of the progress lines.
+      mesh: The devices.
+      members: Number of members of a population; 0 for a single student, whose arrays have no axis for
+        members.
+      init: Function that makes the first state on the mesh.
+      step: The compiled update.
+      images_on_device: Whether the step holds the training images, so that a batch holds indices alone.
+      eval_step: The compiled scoring of a batch.
+      abstract_state: Shapes, dtypes and shardings of the saved state of one student.
+      part: Function `(state, i) -> state` of the i-th student.
+      join: Function `states -> state` of all students.
+      teacher_variables: Variables of the frozen teacher on the mesh; empty without a teacher.
+      weights: Weights by objective, float32, on the mesh.
+      learning_rates: Learning rates for the log, float [students, total_steps].
+      train: The training split.
+      validation: The split that decides which checkpoint is the best.
+      batch_size: Number of images in a step, over all devices.
+      balanced: Whether the groups of a class are drawn equally often.
+      data_seed: Seed of the order of the images.
+      total_steps: Length of the training in steps.
+      log_every: Number of steps between two reports.
+      validate_every: Number of steps between two validations, not necessarily whole.
+      checkpoint_every: Number of steps between two checkpoints.
+      max_disparity: Bound on the corrected disparity of the best checkpoint, or None.
     """
 
     name: str
@@ -83,15 +85,15 @@ class Program:
 
 
 def read_from_device(tree: Tree) -> Tree:
-    """The one place where the loop waits for numbers from the device."""
+    """Reads arrays from the device: the single place where the loop waits for numbers."""
     return jax.device_get(tree)
 
 
-class _Run:
-    """One run of the loop: the state, and what was measured but not yet reported."""
+class _Loop:
+    """The state of the loop, with the metrics that are not yet reported."""
 
-    def __init__(self, program: Program, state: TrainState, step: int, members: Sequence[Member]) -> None:
-        self.program, self.state, self.step, self.members = program, state, step, members
+    def __init__(self, program: Program, state: TrainState, step: int, logs: Sequence[StudentLog]) -> None:
+        self.program, self.state, self.step, self.logs = program, state, step, logs
         self.progress = Progress(
             program.name, step=step, total_steps=program.total_steps, batch_size=program.batch_size
         )
@@ -99,51 +101,52 @@ class _Run:
         self._pending: tuple[int, Metrics] | None = None
         self._waited, self._reported = 0.0, time.monotonic()
 
-    def wait_for(self, batches: Iterator[Batch]) -> Batch:
-        """Takes the next batch, and notes how long it was not there yet."""
+    def wait_for_batch(self, batches: Iterator[Batch]) -> Batch:
+        """Takes the next batch, and measures the time that the loop waits for it."""
         start = time.monotonic()
         batch = next(batches)
         self._waited += time.monotonic() - start
         return batch
 
     def advance(self, batch: Batch) -> None:
-        """Dispatches a step, and reads the metrics of the one before it."""
+        """Dispatches a step, and reads the metrics of the step before."""
         program = self.program
-        batch = self.stop.tell(batch, program.batch_size)
+        batch = self.stop.attach_flag(batch, program.batch_size)
         self.state, metrics = program.step(self.state, program.teacher_variables, batch, program.weights)
         self.step += 1
-        self.settle()
+        self.flush_metrics()
         self._pending = (self.step, metrics)
         self.progress.advance(self.step)
 
-    def settle(self) -> None:
-        """Reads the metrics that are still on the device, checks them, and reports when it is time to."""
+    def flush_metrics(self) -> None:
+        """Reads and checks the metrics that are still on the device, and reports when due."""
         if self._pending is None:
             return
         (step, pending), self._pending = self._pending, None
-        metrics = self.stop.hear(read_from_device(pending))
-        for i, member in self._learning():
-            with self._giving_up(member):
-                member.add(step, self._own(metrics, i))
+        metrics = self.stop.read_flag(read_from_device(pending))
+        for i, log in self._learning_logs():
+            with self._stop_if_diverged(log):
+                log.add(step, self._take_member(metrics, i))
         if step % self.program.log_every and step != self.program.total_steps:
             return
         now = time.monotonic()
         share = self._waited / max(now - self._reported, 1e-9)
         self._waited, self._reported = 0.0, now
-        rate = self.progress.rate(step)
+        rate = self.progress.measure_rate(step)
         common = {"images_per_second": rate, "data_wait_share": share}
         found = []
-        for i, member in self._learning():
+        for i, log in self._learning_logs():
             learning_rate = float(self.program.learning_rates[i, step - 1])
-            found.append(member.report(step, {"learning_rate": learning_rate, **common}))
-        shown = {key: float(np.mean([one[key] for one in found])) for key in found[0] if key.endswith(SHOWN)}
+            found.append(log.report(step, {"learning_rate": learning_rate, **common}))
+        keys = [key for key in found[0] if key.endswith(PROGRESS_KEYS)]
+        shown = {key: float(np.mean([means[key] for means in found])) for key in keys}
         self.progress.report(step, rate, shown)
 
     def validate(self) -> None:
-        """Validates, and keeps each student that is the best so far."""
-        self.settle()
+        """Validates, and saves each student that is the best so far."""
+        self.flush_metrics()
         program = self.program
-        batches = eval_batches(
+        batches = iterate_eval_batches(
             program.validation,
             batch_size=program.batch_size,
             process_index=jax.process_index(),
@@ -152,79 +155,83 @@ class _Run:
         variables = self.state.student_variables()
         scores = evaluate_members(program.eval_step, variables, batches, program.mesh, program.members)
         improved = False
-        for i, member in self._learning():
-            with self._giving_up(member):
-                numbers, raised, is_best = member.validated(self.step, scores[i])
+        for i, log in self._learning_logs():
+            with self._stop_if_diverged(log):
+                numbers, warnings, is_best = log.record_validation(self.step, scores[i])
                 if is_best:
                     student = program.part(self.state, i).student_variables()
-                    member.checkpoints.save_best(self.step, student, numbers)
+                    log.checkpoints.save_best(self.step, student, numbers)
                     improved = True
-                self._tell(i, numbers, raised if self.step >= 2 * program.validate_every else [], is_best)
+                self._report_validation(
+                    i, numbers, warnings if self.step >= 2 * program.validate_every else [], is_best
+                )
         if improved:
-            # Else a run that is stopped, and goes on with another schedule, could keep a `best` it never had.
+            # A run that stops now and resumes with another schedule must not keep a `best` beyond `last`.
             self.save()
 
     def save(self) -> None:
-        """Saves the states to go on from, once their losses and parameters are known to be finite."""
-        self.settle()
-        for i, member in self._learning():
-            member.save(self.step, self.program.part(self.state, i))
+        """Saves the states, once their losses and parameters are known to be finite."""
+        self.flush_metrics()
+        for i, log in self._learning_logs():
+            log.save(self.step, self.program.part(self.state, i))
 
-    def close_best(self) -> None:
-        """Says so where no checkpoint kept within the bound."""
-        for i, member in self._learning():
-            if text := member.beyond_bound():
-                self.progress.note(f"{self._called(i)}{text}")
+    def warn_if_no_best(self) -> None:
+        """Prints a warning where no checkpoint kept within the bound."""
+        for i, log in self._learning_logs():
+            if text := log.warn_if_no_best():
+                self.progress.note(f"{self._make_prefix(i)}{text}")
 
-    def _own(self, metrics: Metrics, i: int) -> Any:
+    def _take_member(self, metrics: Metrics, i: int) -> Any:
         return jax.tree.map(lambda x: x[i], metrics) if self.program.members else metrics
 
-    def _learning(self) -> list[tuple[int, Member]]:
-        """The members that have not diverged.
+    def _learning_logs(self) -> list[tuple[int, StudentLog]]:
+        """Returns the place and the log of each student that has not diverged.
 
         Raises:
-          Diverged: all have.
+          Diverged: All students have diverged.
         """
-        found = [(i, member) for i, member in enumerate(self.members) if not member.diverged]
+        found = [(i, log) for i, log in enumerate(self.logs) if not log.diverged]
         if not found:
-            raise Diverged(f"all {len(self.members)} members of the population diverged")
+            raise Diverged(f"all {len(self.logs)} members of the population diverged")
         return found
 
     @contextlib.contextmanager
-    def _giving_up(self, member: Member) -> Iterator[None]:
-        """In a population, a member that diverges does not stop the others."""
+    def _stop_if_diverged(self, log: StudentLog) -> Iterator[None]:
+        """Stops only the member that diverges, in a population."""
         try:
             yield
         except Diverged as error:
             if not self.program.members:
                 raise
-            member.give_up(str(error))
-            self.progress.note(f"{member.name} diverged and learns no further: {error}")
+            log.give_up(str(error))
+            self.progress.note(f"{log.name} diverged and learns no further: {error}")
 
-    def _called(self, i: int) -> str:
-        return f"{self.members[i].name}: " if self.program.members else ""
+    def _make_prefix(self, i: int) -> str:
+        return f"{self.logs[i].name}: " if self.program.members else ""
 
-    def _tell(self, i: int, numbers: Mapping[str, float], raised: Sequence[str], is_best: bool) -> None:
+    def _report_validation(
+        self, i: int, numbers: Mapping[str, float], warnings: Sequence[str], is_best: bool
+    ) -> None:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         best = "  (best so far)" if is_best else ""
-        self.progress.note(f"{self._called(i)}validation at step {self.step}  {shown}{best}")
-        for sentence in raised:  # but not of a student that has just begun, which predicts little
-            self.progress.note(f"{self._called(i)}alarm: {sentence}")
+        self.progress.note(f"{self._make_prefix(i)}validation at step {self.step}  {shown}{best}")
+        for sentence in warnings:  # but not of a student that has just begun, which predicts little
+            self.progress.note(f"{self._make_prefix(i)}warning: {sentence}")
 
 
 def fit(
     program: Program, workdirs: Sequence[Path], make_writers: Callable[[Path, int], Sequence[Writer]]
 ) -> None:
-    """Trains, from the last checkpoints where there are some.
+    """Trains to the end, from the last checkpoints where there are some.
 
     Args:
-      program: what to run.
-      workdirs: the folder of each student.
-      make_writers: `(workdir, step) -> writers` of a run that goes on from that step.
+      program: The compiled functions and the lengths of the training.
+      workdirs: The folder of each student.
+      make_writers: Function `(workdir, step) -> writers` for a run that goes on from that step.
 
     Raises:
-      Diverged: a loss or gradient is not finite, of a lone student or of every member of a population; the
-        last checkpoint is kept.
+      Diverged: A loss or a gradient is not finite, for a single student or for every member of a population.
+        The last checkpoint is kept.
       Stopped: SIGINT or SIGTERM arrived; the state was saved.
     """
     with contextlib.ExitStack() as stack:
@@ -234,63 +241,58 @@ def fit(
             stack.enter_context(contextlib.closing(Checkpoints(folder, keep=keep, training=True)))
             for folder in workdirs
         ]
-        step = common_step([own.steps() for own in checkpoints])
-        members = [
-            Member(folder, own, make_writers(folder, step), program.train.counts, program.max_disparity)
+        step = latest_common_step([own.steps() for own in checkpoints])
+        logs = [
+            StudentLog(folder, own, make_writers(folder, step), program.train.counts, program.max_disparity)
             for folder, own in zip(workdirs, checkpoints, strict=True)
         ]
-        for member in members:
-            stack.callback(member.close_writers)
-        _fit(_Run(program, _start(program, checkpoints, step), step, members))
+        for log in logs:
+            stack.callback(log.close_writers)
+        _run_loop(_Loop(program, _make_start(program, checkpoints, step), step, logs))
 
 
-def _start(program: Program, checkpoints: Sequence[Checkpoints], step: int) -> TrainState:
-    """The state of a step; those of the members that it is made of are not kept."""
+def _make_start(program: Program, checkpoints: Sequence[Checkpoints], step: int) -> TrainState:
+    """Returns the first state, or the state of a saved step."""
     if not step:
         return program.init()
     return program.join([own.restore_state(program.abstract_state, step) for own in checkpoints])
 
 
-def common_step(steps: Sequence[set[int]]) -> int:
-    """The newest step that all have saved; 0 where there is none."""
-    return max(set.intersection(*steps), default=0)
-
-
-def _fit(run: _Run) -> None:
-    """What `fit` does while the checkpoints are open."""
-    program = run.program
-    if run.step:
-        run.progress.note(f"going on from step {run.step} of {program.total_steps}")
-    batches = train_batches(
+def _run_loop(loop: _Loop) -> None:
+    """Runs the loop while the checkpoints are open."""
+    program = loop.program
+    if loop.step:
+        loop.progress.note(f"going on from step {loop.step} of {program.total_steps}")
+    batches = iterate_train_batches(
         program.train,
         batch_size=program.batch_size,
         seed=program.data_seed,
-        start_step=run.step,
+        start_step=loop.step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         with_images=not program.images_on_device,
         balanced=program.balanced,
-        place=functools.partial(to_global, sharding=over_batch(program.mesh)),
+        place=functools.partial(to_global, sharding=make_batch_sharding(program.mesh)),
     )
     try:
-        with run.stop as stop:
-            while run.step < program.total_steps and stop.signal is None:
-                run.advance(run.wait_for(batches))
-                last = run.step == program.total_steps
-                if last or run.step % program.validate_every < 1:
-                    run.validate()
-                if last or run.step % program.checkpoint_every == 0:
-                    run.save()
+        with loop.stop as stop:
+            while loop.step < program.total_steps and stop.signal is None:
+                loop.advance(loop.wait_for_batch(batches))
+                last = loop.step == program.total_steps
+                if last or loop.step % program.validate_every < 1:
+                    loop.validate()
+                if last or loop.step % program.checkpoint_every == 0:
+                    loop.save()
                 if last:
-                    run.close_best()
-                    stop.ask_all()
+                    loop.warn_if_no_best()
+                    stop.sync()
             if stop.signal is not None:
-                run.save()
-                raise Stopped(run.step, program.total_steps, stop.signal)
+                loop.save()
+                raise Stopped(loop.step, program.total_steps, stop.signal)
     except Diverged as error:
-        kept = run.members[0].checkpoints.last_step()
+        kept = loop.logs[0].checkpoints.last_step()
         saved = f"the checkpoint of step {kept} is kept" if kept else "there was no checkpoint before it"
         advice = "a lower learning rate or a smaller weight may help, with another --workdir"
         raise Diverged(f"{error}; {saved}; {advice}") from None
     finally:
-        run.progress.close()
+        loop.progress.close()

@@ -1,51 +1,55 @@
-"""A whole run: its teacher, and its training."""
+"""A whole run: its teacher first, then its students."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import jax
-import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from fairkd_jax.data.pipeline import Dataset
+from fairkd_jax.distributed import broadcast_from_host0
+from fairkd_jax.engine.sharding import make_mesh, replicate
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
 from fairkd_jax.models import num_parameters
-from fairkd_jax.training import experiment
-from fairkd_jax.training.checkpoint import Checkpoints
-from fairkd_jax.training.cluster import agreed
-from fairkd_jax.training.compiled import check_fits
-from fairkd_jax.training.config import check, teacher_config, total_steps, uses_class_means, uses_teacher
+from fairkd_jax.recipe.parse import Recipe, parse_recipe
+from fairkd_jax.recipe.population import StudentRecipe
+from fairkd_jax.recipe.related import teacher_config
+from fairkd_jax.runs.checkpoint import Checkpoints
+from fairkd_jax.runs.dataset import describe_data, open_data
+from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.loading import find_last_step, load_teacher
+from fairkd_jax.runs.lock import lock_folder
+from fairkd_jax.training import build
+from fairkd_jax.training.checks import check_data, check_recipe
+from fairkd_jax.training.context import RunContext
 from fairkd_jax.training.loop import Program, fit
-from fairkd_jax.training.member import DIVERGED_FILE, Diverged
-from fairkd_jax.training.members import is_population, members_of
-from fairkd_jax.training.sharding import make_mesh, replicate
-from fairkd_jax.training.task import check_task, task_of
-from fairkd_jax.training.teacher import last_step, load_teacher, teacher_class_means, teacher_folder
-from fairkd_jax.training.trained import Trained
-from fairkd_jax.training.workdir import check_free, claim, locked
-from fairkd_jax.training.writers import JsonlWriter, Writer, require_tensorboard, tensorboard_writer
+from fairkd_jax.training.programs import check_fits
+from fairkd_jax.training.student_log import Diverged
+from fairkd_jax.training.teacher import find_class_means
+from fairkd_jax.training.writers import JsonlWriter, Writer, open_tensorboard, require_tensorboard
 
-MEMBERS_FOLDER = "members"
+Student = TypeVar("Student")
 
 
 class MembersDiverged(Diverged):
-    """Some members of a population diverged; all others are complete.
+    """Some members of a population diverged; all other members are complete.
 
     Attributes:
-      complete: the names of these others.
+      complete: The names of the complete members.
     """
 
     def __init__(self, diverged: Sequence[str], complete: Sequence[str]) -> None:
+        """Makes the message from the names of both kinds of members."""
         self.complete = tuple(complete)
+        file = RunFolder(Path()).diverged.name
         super().__init__(
             f"{len(diverged)} of {len(diverged) + len(complete)} members diverged: {'; '.join(diverged)}; the"
-            f" others are complete (a member's {DIVERGED_FILE} says why; without that file it is tried again)"
+            f" other members are complete (a member's {file} holds the reason; delete that file to try again)"
         )
 
 
@@ -56,211 +60,209 @@ def train(
     devices: Sequence[jax.Device] | None = None,
     name: str = "student",
 ) -> None:
-    """Trains a student, and its teacher before it where none is given; goes on where a run was stopped.
+    """Trains the students of a config, and their teacher first where none is given.
 
-    Where the config stands for a population, all its students are trained in one program, each into a folder
-    of its own below `members`, which looks like that of its lone run.
+    A run that was stopped goes on. A config of a population trains all members in one program. Each member
+    has a folder below `members`, which looks like the folder of its single run.
 
     Args:
-      config: every key of configs/base.py.
-      workdir: the run's folder; made where it does not exist.
-      devices: what to run on; all devices by default.
-      name: what stands in front of the progress lines.
+      config: A config with every key of the default one.
+      workdir: The run's folder; made where it does not exist.
+      devices: The devices of the run; all devices by default.
+      name: Text in front of the progress lines.
 
     Raises:
-      UsageError: the config, the data or the folder does not allow this run.
-      Diverged: a loss or gradient is not finite.
-      MembersDiverged: the same of members of a population.
+      UsageError: The config, the data or the folder does not allow this run.
+      Diverged: A loss or a gradient is not finite.
+      MembersDiverged: Some members of a population diverged.
       Stopped: SIGINT or SIGTERM arrived.
     """
-    check(config)
-    if config.tensorboard:
+    train_recipe(parse_recipe(config), workdir, devices=devices, name=name)
+
+
+def train_recipe(
+    recipe: Recipe,
+    workdir: Path,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    name: str = "student",
+) -> None:
+    """Trains the students of a recipe; see `train`."""
+    check_recipe(recipe)
+    if recipe.tensorboard:
         require_tensorboard()
-    members = members_of(config) if is_population(config) else {}
-    dataset = experiment.open_data(config)
-    task = task_of(dataset)
-    folders = {member: workdir / MEMBERS_FOLDER / member for member in members}
-    if not members:
-        check_free(workdir, config, task)
-    for member, own in members.items():
-        check_free(folders[member], own, task)
-    check_task(config, dataset)
-    with locked(workdir):
-        teacher, means = _teacher(config, workdir, dataset, task, devices)
-        if members:
-            _train_population(config, members, folders, dataset, task, teacher, means, devices, name)
+    dataset = open_data(recipe.data)
+    run = RunContext(workdir, recipe, dataset, describe_data(dataset), devices, name)
+    run.check_resumable()
+    check_data(recipe, dataset)
+    # The first process writes for all processes, and so holds the lock.
+    with contextlib.nullcontext() if jax.process_index() else lock_folder(workdir):
+        run = prepare_teacher(run)
+        if recipe.is_population:
+            _train_population(run)
         else:
-            program = experiment.build(config, dataset, teacher, make_mesh(devices), name, means)
-            _train_one(config, workdir, program, dataset, task, teacher)
+            _train_single(run)
 
 
-def member_folders(config: ConfigDict, workdir: Path) -> dict[str, Path]:
-    """The folders of the students of a population, by their names; empty for a lone run."""
-    members = members_of(config) if is_population(config) else {}
-    return {member: workdir / MEMBERS_FOLDER / member for member in members}
+def prepare_teacher(run: RunContext) -> RunContext:
+    """Returns the run with its teacher, trained first where none is given, and with its class means.
 
-
-def _teacher(
-    config: ConfigDict,
-    workdir: Path,
-    dataset: Dataset,
-    task: dict[str, Any],
-    devices: Sequence[jax.Device] | None,
-) -> tuple[Trained | None, np.ndarray | None]:
-    """The teacher, trained first where none is given, and its class means where they are needed.
-
-    The task learns which teacher it is.
+    Raises:
+      UsageError: The teacher does not fit the data, or as `train` does.
     """
-    if not uses_teacher(config):
-        return None, None
-    folder = teacher_folder(config, workdir)
-    if not config.teacher.checkpoint:
-        train(teacher_config(config), folder, devices=devices, name="teacher")
-    mesh = make_mesh(devices)
-    teacher = load_teacher(folder, task, mesh)
-    identity = {"architecture": teacher.architecture, "step": teacher.step}
-    task |= {"teacher": identity | {"fingerprint": teacher.fingerprint()}}
-    if not uses_class_means(config):
-        return teacher, None
-    return teacher, teacher_class_means(folder, teacher, dataset, mesh).means
+    recipe = run.recipe
+    if not recipe.uses_teacher:
+        return run
+    folder = run.teacher_folder
+    if recipe.trains_teacher:
+        train(teacher_config(recipe.config), folder, devices=run.devices, name="teacher")
+    mesh = make_mesh(run.devices)
+    teacher = load_teacher(folder, run.data_info, mesh)
+    if not recipe.uses_class_means:
+        return run.with_teacher(teacher, None)
+    return run.with_teacher(teacher, find_class_means(folder, teacher, run.dataset, mesh).means)
 
 
-def _train_one(
-    config: ConfigDict,
-    workdir: Path,
-    program: Program,
-    dataset: Dataset,
-    task: dict[str, Any],
-    teacher: Trained | None,
-) -> None:
-    """Trains a lone student."""
-    check_free(workdir, config, task)
-    finished = _is_finished(workdir, program.total_steps)
+def _train_single(run: RunContext) -> None:
+    """Trains a single student."""
+    (student,) = run.recipe.students
+    program = build.build_program(run, make_mesh(run.devices))
+    run.check_resumable()
+    finished = _is_finished(run.workdir, program.total_steps)
     if not finished:
-        _introduce(config, program, dataset, teacher, f"folder {workdir}")
+        _introduce(run, program, f"folder {run.workdir}")
         check_fits(program)
-    claim(workdir, config, task)
+    run.write_configs()
     if finished:
-        _say(f"{program.name}: this run is complete, {program.total_steps} steps, in {workdir}")
+        _say(f"{program.name}: this run is complete, {program.total_steps} steps, in {run.workdir}")
         return
-    _describe(workdir, program)
-    fit(program, [workdir], functools.partial(_writers, config))
+    _write_parameters(run.workdir, program)
+    fit(program, [run.find_folder(student)], functools.partial(_open_writers, run.recipe.tensorboard))
 
 
-def _train_population(
-    config: ConfigDict,
-    members: Mapping[str, ConfigDict],
-    folders: Mapping[str, Path],
-    dataset: Dataset,
-    task: dict[str, Any],
-    teacher: Trained | None,
-    means: np.ndarray | None,
-    devices: Sequence[jax.Device] | None,
-    name: str,
-) -> None:
-    """Trains the members of a population that are not done yet, as many at once as are allowed."""
-    for member, own in members.items():
-        own.teacher.checkpoint = str(teacher_folder(config, folders[member].parents[1]).absolute())
-        check_free(folders[member], own, task)
-    steps = total_steps(config, len(dataset.split("train")))
-    left = [member for member in members if not _is_finished(folders[member], steps)]
-    given_up = [member for member in left if agreed((folders[member] / DIVERGED_FILE).exists())]
-    left = [member for member in left if member not in given_up]
-    waves = _waves({member: _saved_steps(folders[member]) for member in left}, config.population.wave_size)
-
-    def claim_all() -> None:
-        for member, own in members.items():
-            claim(folders[member], own, task)
-
-    if not waves:
-        claim_all()
-    done = len(members) - len(left) - len(given_up)
-    _say(f"{name}: {len(members)} members, {done} complete, {len(left)} to train in {len(waves)} wave(s)")
-    for number, wave in enumerate(waves, 1):
-        mesh = make_mesh(devices, members=len(wave))
-        placed = None if teacher is None else replace(teacher, variables=replicate(teacher.variables, mesh))
-        called = f"{name} {number}/{len(waves)}" if len(waves) > 1 else name
-        program = experiment.build(
-            config, dataset, placed, mesh, called, means, [members[member] for member in wave]
-        )
-        _introduce(config, program, dataset, teacher, f"{len(wave)} members below {folders[wave[0]].parent}")
-        if number == 1:  # the largest; if it is refused, no folder stands in the way of another try
-            check_fits(program)
-            claim_all()
-        for member in wave:
-            _describe(folders[member], program)
-        with contextlib.suppress(Diverged):  # all of this wave; the next one may do better
-            fit(program, [folders[member] for member in wave], functools.partial(_writers, config))
-        del program  # what it holds on the devices is not for the next wave
-        given_up += [member for member in wave if agreed((folders[member] / DIVERGED_FILE).exists())]
-    if given_up:
-        raise MembersDiverged(given_up, [member for member in members if member not in given_up])
+def _train_population(run: RunContext) -> None:
+    """Trains the members of a population that are not complete, as many at once as are allowed."""
+    run.check_resumable()
+    recipe = run.recipe
+    folders = {student: run.find_folder(student) for student in recipe.students}
+    steps = recipe.count_steps(len(run.dataset.split("train")))
+    left = [student for student in recipe.students if not _is_finished(folders[student], steps)]
+    diverged = [student for student in left if _has_diverged(folders[student])]
+    left = [student for student in left if student not in diverged]
+    saved = {student: _find_saved_steps(folders[student]) for student in left}
+    chunks = split_into_chunks(saved, recipe.wave_size)
+    if not chunks:
+        run.write_configs()
+    done = len(recipe.students) - len(left) - len(diverged)
+    _say(
+        f"{run.name}: {len(recipe.students)} members, {done} complete, {len(left)} to train in"
+        f" {len(chunks)} wave(s)"
+    )
+    for number, chunk in enumerate(chunks, 1):
+        name = f"{run.name} {number}/{len(chunks)}" if len(chunks) > 1 else run.name
+        _train_chunk(run, chunk, name, is_first=number == 1)
+        diverged += [student for student in chunk if _has_diverged(folders[student])]
+    if diverged:
+        complete = [student.name for student in recipe.students if student not in diverged]
+        raise MembersDiverged([student.name for student in diverged], complete)
 
 
-def _saved_steps(workdir: Path) -> frozenset[int]:
-    if not agreed((workdir / "checkpoints").exists()):
+def _train_chunk(run: RunContext, chunk: Sequence[StudentRecipe], name: str, *, is_first: bool) -> None:
+    """Trains some members of a population in one program."""
+    mesh = make_mesh(run.devices, members=len(chunk))
+    if run.teacher is not None:
+        placed = dataclasses.replace(run.teacher, variables=replicate(run.teacher.variables, mesh))
+        run = dataclasses.replace(run, teacher=placed)
+    program = build.build_program(run, mesh, name=name, students=chunk)
+    folders = [run.find_folder(student) for student in chunk]
+    _introduce(run, program, f"{len(chunk)} members below {folders[0].parent}")
+    if is_first:  # the largest chunk: if it is refused, no folder stands in the way of another try
+        check_fits(program)
+        run.write_configs()
+    for folder in folders:
+        _write_parameters(folder, program)
+    with contextlib.suppress(Diverged):  # all members of this chunk; the next chunk may do better
+        fit(program, folders, functools.partial(_open_writers, run.recipe.tensorboard))
+
+
+def _has_diverged(workdir: Path) -> bool:
+    return broadcast_from_host0(RunFolder(workdir).diverged.exists())
+
+
+def _find_saved_steps(workdir: Path) -> frozenset[int]:
+    """Returns the steps from which a run can go on."""
+    if not broadcast_from_host0(RunFolder(workdir).checkpoints.exists()):
         return frozenset()
     with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
         return frozenset(checkpoints.steps())
 
 
-def _waves(saved: Mapping[str, frozenset[int]], size: int) -> list[list[str]]:
-    """Members that can go on together: from a step that all of them have saved, or from none; most first."""
+def split_into_chunks(saved: Mapping[Student, frozenset[int]], size: int) -> list[list[Student]]:
+    """Splits members into chunks that can go on together, the largest chunk first.
+
+    Args:
+      saved: For each member the steps from which it can go on; empty for a new member.
+      size: Largest number of members in a chunk; 0 for no limit.
+
+    Returns:
+      Chunks whose members have all saved a common step, or none.
+    """
     groups = [list(saved)] if saved and frozenset.intersection(*saved.values()) else []
     if not groups:
-        by_step: dict[int, list[str]] = {}
-        for member, steps in saved.items():
-            by_step.setdefault(max(steps, default=0), []).append(member)
+        by_step: dict[int, list[Student]] = {}
+        for student, steps in saved.items():
+            by_step.setdefault(max(steps, default=0), []).append(student)
         groups = list(by_step.values())
-    waves = [
+    chunks = [
         group[start : start + (size or len(group))]
         for group in groups
         for start in range(0, len(group), size or len(group))
     ]
-    return sorted(waves, key=len, reverse=True)
+    return sorted(chunks, key=len, reverse=True)
 
 
 def _is_finished(workdir: Path, steps: int) -> bool:
-    last = last_step(workdir)
+    last = find_last_step(workdir)
     if last > steps:
         raise UsageError(f"{workdir} holds {last} steps, more than the {steps} asked for")
     return last == steps
 
 
-def _writers(config: ConfigDict, workdir: Path, step: int) -> list[Writer]:
+def _open_writers(tensorboard: bool, workdir: Path, step: int) -> list[Writer]:
+    """Opens the writers of a student's folder, in the first process."""
     if jax.process_index():
         return []
-    writers: list[Writer] = [JsonlWriter(workdir / "metrics.jsonl", step)]
-    if config.tensorboard:
-        writers.append(tensorboard_writer(workdir))
+    writers: list[Writer] = [JsonlWriter(RunFolder(workdir).metrics, step)]
+    if tensorboard:
+        writers.append(open_tensorboard(workdir))
     return writers
 
 
-def _describe(workdir: Path, program: Program) -> None:
-    """Writes the table of all parameters of a student into its folder."""
+def _write_parameters(workdir: Path, program: Program) -> None:
+    """Writes the table of a student's arrays into its folder."""
     if not jax.process_index():
         overview = parameter_overview.get_parameter_overview(
             program.abstract_state.params, include_stats=False
         )
-        write_text(workdir / "parameters.txt", overview + "\n")
+        write_text(RunFolder(workdir).parameters, overview + "\n")
 
 
-def _introduce(
-    config: ConfigDict, program: Program, dataset: Dataset, teacher: Trained | None, where: str
-) -> None:
-    """Says what is about to be trained."""
+def _introduce(run: RunContext, program: Program, where: str) -> None:
+    """Prints the sizes of a training before it starts."""
     params = program.abstract_state.params
     sizes = ", ".join(f"{group} {num_parameters(tree):,}" for group, tree in params.items())
-    if teacher:
-        sizes += f", teacher {num_parameters(teacher.variables['params']):,}"
+    if run.teacher:
+        sizes += f", teacher {num_parameters(run.teacher.variables['params']):,}"
+    table = RunFolder(run.workdir).parameters.name
     _say(
-        f"{program.name}: {config.student.architecture} on {dataset.info.name}, "
-        f"{len(program.train):,} images, {program.total_steps:,} steps of {config.batch_size} on "
-        f"{program.mesh.size} {jax.default_backend()} device(s); parameters: {sizes} (see parameters.txt); "
-        f"objectives: {', '.join(config.objectives)}; {where}"
+        f"{program.name}: {run.recipe.model.architecture} on {run.dataset.info.name}, "
+        f"{len(program.train):,} images, {program.total_steps:,} steps of {program.batch_size} on "
+        f"{program.mesh.size} {jax.default_backend()} device(s); parameters: {sizes} (see {table}); "
+        f"objectives: {', '.join(run.recipe.objectives)}; {where}"
     )
 
 
 def _say(text: str) -> None:
+    """Prints a line in the first process."""
     if not jax.process_index():
         print(text, flush=True)

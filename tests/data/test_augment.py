@@ -96,8 +96,8 @@ def test_crop_is_crop_then_resize():
     x = images(batch=6, height=14, width=18)
     augmentation = Augmentation(crop_scale=(0.1, 0.9))
     result = unit(jitted(KEY, x, augmentation, 9))
-    draw = jax.jit(jax.vmap(lambda key: module._crop_window(key, augmentation, 14, 18)))
-    windows = np.stack(draw(module._example_keys(KEY, module._CROP, 6)), axis=1).astype(int)
+    draw = jax.jit(jax.vmap(lambda key: module._draw_crop_window(key, augmentation, 14, 18)))
+    windows = np.stack(draw(module._make_example_keys(KEY, module._CROP, 6)), axis=1).astype(int)
     for row, (top, left, height, width) in enumerate(windows):
         assert 0 <= top <= top + height <= 14
         assert 0 <= left <= left + width <= 18
@@ -108,7 +108,7 @@ def test_crop_is_crop_then_resize():
 
 def test_crop_windows_follow_scale_and_ratio():
     augmentation = Augmentation(crop_scale=(0.25, 0.5))
-    draw = jax.jit(jax.vmap(lambda key: module._crop_window(key, augmentation, 100, 100)))
+    draw = jax.jit(jax.vmap(lambda key: module._draw_crop_window(key, augmentation, 100, 100)))
     top, left, height, width = (np.asarray(v) for v in draw(jax.random.split(KEY, 2000)))
     areas, ratios = height * width / 1e4, width / height
     assert 0.24 < areas.min() < 0.26
@@ -137,7 +137,7 @@ def test_colour_follows_the_definitions(name):
         "contrast": module._CONTRAST,
         "saturation": module._SATURATION,
     }[name]
-    factors = np.asarray(module._factors(KEY, purpose, 64, 0.5), np.float64)
+    factors = np.asarray(module._draw_factors(KEY, purpose, 64, 0.5), np.float64)
     assert 0.5 <= factors.min() < 0.6
     assert 1.4 < factors.max() <= 1.5
     plain = x / 255
@@ -147,7 +147,7 @@ def test_colour_follows_the_definitions(name):
 
 
 def test_large_spread_never_draws_a_negative_factor():
-    factors = module._factors(KEY, module._CONTRAST, 500, 3.0)
+    factors = module._draw_factors(KEY, module._CONTRAST, 500, 3.0)
     assert factors.min() >= 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits as load_reference
 
-from fairkd_jax.data.digits.paint import TINTS, draw_groups, load_digits, paint, split_digits
+from fairkd_jax.data.digits.paint import TINTS, draw_groups, load_digits, paint_digit, split_digits
 from fairkd_jax.data.pipeline import open_dataset
 from fairkd_jax.errors import UsageError
 
@@ -48,13 +48,13 @@ def test_draw_depends_on_the_seed_alone():
 
 def test_tint_is_the_only_cue():
     images, _ = load_digits()
-    blue, orange = (paint(images[5], group, size=32, noise=0.2, seed=1, index=5) for group in (0, 1))
+    blue, orange = (paint_digit(images[5], group, size=32, noise=0.2, seed=1, index=5) for group in (0, 1))
     assert blue.shape == (32, 32, 3)
     greys = [tinted / (255 * tint) for tinted, tint in zip((blue, orange), TINTS, strict=True)]
     np.testing.assert_allclose(greys[0][..., 0], greys[1][..., 0], atol=0.5 / 255 / 0.35 + 0.5 / 255)
     luma = TINTS @ (0.2126, 0.7152, 0.0722)
     assert abs(luma[0] - luma[1]) < 0.005
-    noisy, other = (paint(images[5], 0, size=32, noise=0.2, seed=seed, index=5) for seed in (1, 2))
+    noisy, other = (paint_digit(images[5], 0, size=32, noise=0.2, seed=seed, index=5) for seed in (1, 2))
     np.testing.assert_array_equal(noisy, blue)
     assert (noisy != other).any()
 
@@ -73,7 +73,7 @@ def test_data_set_is_skewed_and_its_test_is_paired(digits):
     ink, labels = load_digits()
     index = int(test.ids[0].split("-")[1])
     np.testing.assert_array_equal(
-        test[0]["image"], paint(ink[index], 0, size=8, noise=0, seed=0, index=index)
+        test[0]["image"], paint_digit(ink[index], 0, size=8, noise=0, seed=0, index=index)
     )
     assert test[0]["label"] == labels[index]
 
@@ -83,7 +83,7 @@ def test_two_preparations_are_equal(digits, tmp_path):
     for name in ("train", "val", "test"):
         one, other = digits.split(name), again.split(name)
         assert one.ids == other.ids
-        np.testing.assert_array_equal(one.images(), other.images())
+        np.testing.assert_array_equal(one.read_images(), other.read_images())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairkd_jax.data.images import BadImageError, decode_image, decode_stored, encode_image
+from fairkd_jax.data.images import BadImageError, decode_image, decode_stored_image, encode_image
 
 
 def encode(image, format="PNG", **options):
@@ -41,14 +41,14 @@ def test_image_of_the_right_size_is_unchanged(picture):
     pixels = picture(1)
     data = encode_image(pixels, quality=0)
     np.testing.assert_array_equal(decode_image(data, size=20, resize="squash"), pixels)
-    np.testing.assert_array_equal(decode_stored(data), pixels)
+    np.testing.assert_array_equal(decode_stored_image(data), pixels)
 
 
 def test_storing_as_jpeg_loses_little_and_saves_much(picture):
     smooth = np.asarray(Image.fromarray(picture(1)).resize((96, 96), Image.Resampling.BICUBIC))
     data = encode_image(smooth, quality=90)
     assert len(data) < 0.7 * len(encode_image(smooth, quality=0))
-    assert np.abs(decode_stored(data).astype(int) - smooth).mean() < 2
+    assert np.abs(decode_stored_image(data).astype(int) - smooth).mean() < 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(70, 90), (5, 7), (33, 100), (1, 9)])

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from fairkd_jax.data.pipeline import open_dataset
-from fairkd_jax.data.utkface.names import ATTRIBUTES, parse_name, split_of
+from fairkd_jax.data.utkface.file_names import ATTRIBUTES, assign_split, parse_name
 from fairkd_jax.errors import UsageError
 
 GOOD = ["a.png,cat,x,train", "b.png,dog,,train", "c.png,dog,y,validation", "d.png,cat,x,test"]
@@ -37,7 +37,7 @@ def test_images_can_be_stored_as_jpeg(write_manifest, tmp_path):
     assert png.info.directory != jpeg.info.directory
     stored = next(Path(jpeg.info.directory).glob("*train*array_record*")).read_bytes()
     assert b"JFIF" in stored
-    difference = png.split("train").images().astype(int) - jpeg.split("train").images()
+    difference = png.split("train").read_images().astype(int) - jpeg.split("train").read_images()
     assert 0 < np.abs(difference).mean() < 3
     with pytest.raises(UsageError, match="quality=101"):
         open_manifest(manifest, tmp_path / "d", quality=101)
@@ -52,7 +52,7 @@ def test_csv_and_parquet_agree(write_manifest, tmp_path):
     other = open_manifest(tmp_path / "m.parquet", tmp_path / "d")
     assert one.info.directory != other.info.directory
     for name in one.info.num_examples:
-        np.testing.assert_array_equal(one.split(name).images(), other.split(name).images())
+        np.testing.assert_array_equal(one.split(name).read_images(), other.split(name).read_images())
         np.testing.assert_array_equal(one.split(name).groups, other.split(name).groups)
 
 
@@ -120,7 +120,7 @@ def test_faults(write_manifest, tmp_path, rows, message):
         ({"class_names": ("cat",)}, r"row 2: unknown label 'dog'; use one of cat"),
         ({"group_names": ("x",)}, r"row 3: unknown group 'y'; use one of x"),
         ({"class_names": ("cat", "dog", "cat")}, r"class_names has a name twice"),
-        ({"class_names": ("cat", "dog ")}, r"'dog ' is no name"),
+        ({"class_names": ("cat", "dog ")}, r"'dog ' is not a valid name"),
         ({"colour": 1}, r"manifest has no option 'colour'; its options are: class_names, group_names"),
     ],
 )
@@ -161,7 +161,7 @@ def test_manifest_agrees_with_the_folder(faces, tmp_path):
         values = parse_name(path.name)
         label = ATTRIBUTES["age_group"][values["age_group"]]
         group = ATTRIBUTES["gender"][values["gender"]]
-        rows.append(f"faces/{path.name},{label},{group},{split_of(path.name)}")
+        rows.append(f"faces/{path.name},{label},{group},{assign_split(path.name)}")
     manifest = tmp_path / "m.csv"
     manifest.write_text("\n".join(rows))
     names = {"class_names": ATTRIBUTES["age_group"], "group_names": ATTRIBUTES["gender"]}
@@ -171,6 +171,6 @@ def test_manifest_agrees_with_the_folder(faces, tmp_path):
     assert len(one.info.num_examples) == 3
     for name in one.info.num_examples:
         mine, theirs = one.split(name), other.split(name)
-        np.testing.assert_array_equal(mine.images(), theirs.images())
+        np.testing.assert_array_equal(mine.read_images(), theirs.read_images())
         np.testing.assert_array_equal(mine.labels, theirs.labels)
         np.testing.assert_array_equal(mine.groups, theirs.groups)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairkd_jax.data import split as split_module
-from fairkd_jax.data.batches import eval_batches, train_batches
-from fairkd_jax.data.memory import available_bytes
-from fairkd_jax.data.pipeline import default_directory, open_dataset
+from fairkd_jax.data.available_memory import read_available_bytes
+from fairkd_jax.data.batches import iterate_eval_batches, iterate_train_batches
+from fairkd_jax.data.pipeline import get_default_directory, open_dataset
 from fairkd_jax.errors import UsageError
 
 few = settings(max_examples=10, deadline=None)
@@ -39,7 +39,7 @@ def check_types(batch, size):
 
 def test_batches_hold_what_the_split_holds(digits):
     split = digits.split("train")
-    for batch in islice(train_batches(split, batch_size=16, seed=0), 3):
+    for batch in islice(iterate_train_batches(split, batch_size=16, seed=0), 3):
         check_types(batch, 16)
         np.testing.assert_array_equal(batch["mask"], 1)
         for row, index in enumerate(batch["index"]):
@@ -52,13 +52,13 @@ def test_batches_hold_what_the_split_holds(digits):
 @given(seed=st.integers(0, 2**32 - 1), batch_size=batch_sizes, step=st.integers(0, 60))
 def test_any_step_for_any_number_of_processes(digits, seed, batch_size, step):
     split = digits.split("val")
-    whole = next(train_batches(split, batch_size=batch_size, seed=seed, start_step=step))
-    skipped = next(islice(train_batches(split, batch_size=batch_size, seed=seed), step, None))
+    whole = next(iterate_train_batches(split, batch_size=batch_size, seed=seed, start_step=step))
+    skipped = next(islice(iterate_train_batches(split, batch_size=batch_size, seed=seed), step, None))
     assert_equal(whole, skipped)
     for count in (2, 4):
         parts = [
             next(
-                train_batches(
+                iterate_train_batches(
                     split,
                     batch_size=batch_size,
                     seed=seed,
@@ -78,7 +78,9 @@ def test_each_epoch_is_a_permutation_of_its_own(digits, seed, batch_size):
     split = digits.split("val")
     n = len(split)
     steps = -(-3 * n // batch_size)
-    order = joined(list(islice(train_batches(split, batch_size=batch_size, seed=seed), steps)))["index"]
+    order = joined(list(islice(iterate_train_batches(split, batch_size=batch_size, seed=seed), steps)))[
+        "index"
+    ]
     epochs = [order[k * n : (k + 1) * n] for k in range(3)]
     for epoch in epochs:
         np.testing.assert_array_equal(np.sort(epoch), np.arange(n))
@@ -88,7 +90,7 @@ def test_each_epoch_is_a_permutation_of_its_own(digits, seed, batch_size):
 
 def test_seeds_differ(digits):
     split = digits.split("val")
-    one, other = (next(train_batches(split, batch_size=100, seed=seed))["index"] for seed in (0, 1))
+    one, other = (next(iterate_train_batches(split, batch_size=100, seed=seed))["index"] for seed in (0, 1))
     assert (one != other).any()
 
 
@@ -101,7 +103,7 @@ def test_seeds_differ(digits):
 def test_evaluation_sees_each_example_once(digits, batch_size, count, name):
     split = digits.split(name)
     per_process = [
-        list(eval_batches(split, batch_size=batch_size, process_index=process, process_count=count))
+        list(iterate_eval_batches(split, batch_size=batch_size, process_index=process, process_count=count))
         for process in range(count)
     ]
     assert {len(batches) for batches in per_process} == {-(-len(split) // batch_size)}
@@ -112,7 +114,7 @@ def test_evaluation_sees_each_example_once(digits, batch_size, count, name):
     real = whole["mask"] == 1
     np.testing.assert_array_equal(np.flatnonzero(real), np.arange(len(split)))
     np.testing.assert_array_equal(whole["index"][real], np.arange(len(split)))
-    np.testing.assert_array_equal(whole["image"][real], split.images())
+    np.testing.assert_array_equal(whole["image"][real], split.read_images())
     np.testing.assert_array_equal(whole["label"][real], split.labels)
     np.testing.assert_array_equal(whole["group"][real], split.groups)
     padding = {"mask": 0, "index": -1, "group": -1, "label": 0, "image": 0}
@@ -136,7 +138,7 @@ def test_evaluation_sees_each_example_once(digits, batch_size, count, name):
 )
 def test_errors(digits, options, message):
     with pytest.raises(UsageError, match=message):
-        train_batches(digits.split("val"), **{"seed": 0, **options})
+        iterate_train_batches(digits.split("val"), **{"seed": 0, **options})
 
 
 def test_data_set_errors(digits, tmp_path):
@@ -161,9 +163,9 @@ def test_cache_changes_nothing_but_speed(digits, monkeypatch):
     uncached = open_dataset("digits", directory=directory, size=8, cache="none").split("val")
     cached = digits.split("val")
     assert (cached.cache, uncached.cache) == ("host", "none")
-    np.testing.assert_array_equal(cached.images(), uncached.images())
+    np.testing.assert_array_equal(cached.read_images(), uncached.read_images())
     np.testing.assert_array_equal(cached[7]["image"], uncached[7]["image"])
-    assert_equal(*(next(train_batches(split, batch_size=8, seed=1)) for split in (cached, uncached)))
+    assert_equal(*(next(iterate_train_batches(split, batch_size=8, seed=1)) for split in (cached, uncached)))
     need = 269 * 8 * 8 * 3
     little, enough = 4 * need, 4 * need + 4
     for device, host, expected in (
@@ -171,8 +173,8 @@ def test_cache_changes_nothing_but_speed(digits, monkeypatch):
         (little, enough, "host"),
         (little, little, "none"),
     ):
-        monkeypatch.setattr(split_module, "available_device_bytes", lambda free=device: free)
-        monkeypatch.setattr(split_module, "available_bytes", lambda free=host: free)
+        monkeypatch.setattr(split_module, "read_available_device_bytes", lambda free=device: free)
+        monkeypatch.setattr(split_module, "read_available_bytes", lambda free=host: free)
         automatic = open_dataset("digits", directory=directory, size=8).split("val")
         assert automatic.cache == expected
         assert automatic is not cached
@@ -180,22 +182,22 @@ def test_cache_changes_nothing_but_speed(digits, monkeypatch):
 
 
 def test_available_memory(tmp_path):
-    assert available_bytes() > 0
-    assert available_bytes(tmp_path) == 0
+    assert read_available_bytes() > 0
+    assert read_available_bytes(tmp_path) == 0
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 90 kB\nMemAvailable: 50 kB\n")
-    assert available_bytes(tmp_path) == 50 * 1024
+    assert read_available_bytes(tmp_path) == 50 * 1024
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
     (group / "memory.max").write_text("max\n")
     (group / "memory.current").write_text("20000\n")
-    assert available_bytes(tmp_path) == 50 * 1024
+    assert read_available_bytes(tmp_path) == 50 * 1024
     (group / "memory.max").write_text("30000\n")
-    assert available_bytes(tmp_path) == 10000
+    assert read_available_bytes(tmp_path) == 10000
 
 
 def test_default_directory(monkeypatch):
     monkeypatch.setenv("FAIRKD_DATA", "/somewhere")
-    assert str(default_directory()) == "/somewhere"
+    assert str(get_default_directory()) == "/somewhere"
     monkeypatch.delenv("FAIRKD_DATA")
-    assert default_directory().parts[-3:] == (".cache", "fairkd_jax", "datasets")
+    assert get_default_directory().parts[-3:] == (".cache", "fairkd_jax", "datasets")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairkd_jax.data import source, staging
+from fairkd_jax.data import raw_files, staging
 from fairkd_jax.data.pipeline import open_dataset
 from fairkd_jax.errors import UsageError
 
@@ -34,7 +34,7 @@ def assert_same(one, other):
     assert one.info.num_examples == other.info.num_examples
     for name, split in splits_of(one).items():
         assert split.ids == other.split(name).ids
-        np.testing.assert_array_equal(split.images(), other.split(name).images())
+        np.testing.assert_array_equal(split.read_images(), other.split(name).read_images())
 
 
 def skipped(dataset):
@@ -91,7 +91,7 @@ def test_too_many_bad_files(faces, tmp_path):
 
 def test_bombs_are_skipped(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    monkeypatch.setattr(source, "MAX_FILE_BYTES", 50_000)
+    monkeypatch.setattr(raw_files, "MAX_FILE_BYTES", 50_000)
     folder = faces(3)
     for name, side in (("20_0_0_1.jpg", 40), ("20_0_0_2.jpg", 100)):  # PIL warns of one, refuses the other
         Image.new("RGB", (side, side)).save(folder / name)
@@ -145,7 +145,7 @@ def test_broken_header_in_the_middle(tmp_path, encoded):
 
 
 def test_archive_that_unpacks_to_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "MAX_ARCHIVE_BYTES", 10_000)
+    monkeypatch.setattr(raw_files, "MAX_ARCHIVE_BYTES", 10_000)
     archive = pack(tmp_path / "a.tar.gz", [("5_0_0_1.jpg", bytes(20_000))])
     with pytest.raises(UsageError, match="unpacks to more than 10000 bytes"):
         open_faces(archive, tmp_path / "d")
@@ -193,7 +193,7 @@ def test_bad_and_changed_and_broken_chunks_are_redone(faces, tmp_path, monkeypat
 def test_killed_while_writing_leaves_nothing_final(faces, tmp_path, monkeypatch, decoded_counts):
     folder = faces()
     with monkeypatch.context() as patch:
-        patch.setattr(staging.Chunk, "images", lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(staging.Chunk, "read_images", lambda chunk: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             open_faces(folder, tmp_path / "d")
     assert not (tmp_path / "d" / "utkface").exists()
@@ -226,14 +226,14 @@ def test_nothing_to_train_on(tmp_path, encoded):
 
 def test_another_process_was_faster(faces, tmp_path, monkeypatch):
     folder = faces()
-    read = staging.Chunk.images
+    read = staging.Chunk.read_images
 
     def overtaken(chunk):
-        monkeypatch.setattr(staging.Chunk, "images", read)
+        monkeypatch.setattr(staging.Chunk, "read_images", read)
         open_faces(folder, tmp_path / "d")  # prepares all of it and removes the staged files
         return read(chunk)
 
-    monkeypatch.setattr(staging.Chunk, "images", overtaken)
+    monkeypatch.setattr(staging.Chunk, "read_images", overtaken)
     dataset = open_faces(folder, tmp_path / "d")
     assert_same(dataset, open_faces(folder, tmp_path / "e"))
     assert not list((tmp_path / "d" / ".staging").iterdir())
@@ -243,7 +243,7 @@ def test_error_of_the_disk_is_not_hidden(faces, tmp_path, monkeypatch):
     def full(chunk):
         raise OSError("no space left")
 
-    monkeypatch.setattr(staging.Chunk, "images", full)
+    monkeypatch.setattr(staging.Chunk, "read_images", full)
     with pytest.raises(
         UsageError, match=r"cannot prepare utkface in .*: no space left; choose another folder"
     ):

@@ -1,4 +1,4 @@
-"""scripts/prepare_data.py: its table, its exit codes, two of it at once."""
+"""scripts/prepare_data.py: its table, its exit codes, two processes at once."""
 
 import importlib.util
 import json
@@ -70,7 +70,7 @@ def test_data_of_others_and_damaged_data(main, write_manifest, tmp_path, capsys,
     (records,) = (tmp_path / "d").rglob("*array_record*")
     records.write_bytes(records.read_bytes()[:-200])
     assert main(arguments) == 2
-    assert "they are damaged: delete that folder" in capsys.readouterr().err
+    assert "the data are damaged: delete that folder" in capsys.readouterr().err
 
 
 def test_manifest_options(main, write_manifest, tmp_path, capsys):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairkd_jax.data.batches import train_batches
-from fairkd_jax.data.controls import paint_patches, shuffled_groups
+from fairkd_jax.data.batches import iterate_train_batches
+from fairkd_jax.data.controls import paint_patches, shuffle_groups
 from fairkd_jax.data.pipeline import open_dataset
-from fairkd_jax.data.sampling import GroupBalance, balanced_counts
+from fairkd_jax.data.sampling import GroupBalance, compute_balanced_counts
 from fairkd_jax.errors import UsageError
 
 arrays = st.integers(1, 60).flatmap(
@@ -41,8 +41,8 @@ def test_groups_are_drawn_equally_often():
     np.add.at(counts, (groups[found], labels[found]), 1 / 200)
     original = np.zeros((2, 3), int)
     np.add.at(original, (groups, labels), 1)
-    np.testing.assert_allclose(counts, balanced_counts(original), atol=2.0)
-    np.testing.assert_array_equal(balanced_counts(original), [[50, 50, 100], [50, 50, 0]])
+    np.testing.assert_allclose(counts, compute_balanced_counts(original), atol=2.0)
+    np.testing.assert_array_equal(compute_balanced_counts(original), [[50, 50, 100], [50, 50, 0]])
     # Each image of a cell is as likely as the others.
     rare = np.bincount(found, minlength=300)[:100][groups[:100] == 0]
     assert rare.min() > 0.85 * rare.mean()
@@ -51,11 +51,11 @@ def test_groups_are_drawn_equally_often():
 def test_balanced_batches_depend_on_seed_and_step_alone(digits):
     split = digits.split("train")
     options = {"batch_size": 32, "seed": 3, "balanced": True, "with_images": False}
-    whole = list(islice(train_batches(split, **options), 12))
-    again = next(train_batches(split, start_step=7, **options))
+    whole = list(islice(iterate_train_batches(split, **options), 12))
+    again = next(iterate_train_batches(split, start_step=7, **options))
     np.testing.assert_array_equal(again["index"], whole[7]["index"])
     parts = [
-        next(train_batches(split, start_step=7, process_index=i, process_count=2, **options))["index"]
+        next(iterate_train_batches(split, start_step=7, process_index=i, process_count=2, **options))["index"]
         for i in range(2)
     ]
     np.testing.assert_array_equal(np.concatenate(parts), whole[7]["index"])
@@ -83,14 +83,14 @@ def test_a_patch_tells_the_group():
 def test_a_shuffle_keeps_the_counts_of_each_class():
     rng = np.random.default_rng(0)
     labels, groups = rng.integers(0, 4, 300), rng.integers(-1, 3, 300).astype(np.int32)
-    shuffled = shuffled_groups(labels, groups, seed=1)
+    shuffled = shuffle_groups(labels, groups, seed=1)
     np.testing.assert_array_equal(shuffled < 0, groups < 0)
     assert (shuffled != groups).mean() > 0.3
     for label in range(4):
         rows = labels == label
         np.testing.assert_array_equal(np.sort(shuffled[rows]), np.sort(groups[rows]))
-    np.testing.assert_array_equal(shuffled, shuffled_groups(labels, groups, seed=1))
-    assert (shuffled != shuffled_groups(labels, groups, seed=2)).any()
+    np.testing.assert_array_equal(shuffled, shuffle_groups(labels, groups, seed=1))
+    assert (shuffled != shuffle_groups(labels, groups, seed=2)).any()
 
 
 def test_controls_change_what_is_seen_but_not_what_the_data_are(digits, tmp_path_factory):
@@ -100,14 +100,14 @@ def test_controls_change_what_is_seen_but_not_what_the_data_are(digits, tmp_path
         for control in ("none", "patch", "shuffle")
     )
     for name in ("train", "test"):
-        digests = [dataset.split(name).digest() for dataset in (plain, shuffled, patched)]
+        digests = [dataset.split(name).compute_digest() for dataset in (plain, shuffled, patched)]
         assert digests[0] == digests[1] != digests[2]
         np.testing.assert_array_equal(shuffled.split(name).counts, plain.split(name).counts)
     first = np.arange(5)
     for name in ("train", "test"):
-        before, after = (dataset.split(name).images(first) for dataset in (plain, patched))
+        before, after = (dataset.split(name).read_images(first) for dataset in (plain, patched))
         assert (before != after).any(axis=(1, 2, 3)).all()
-        np.testing.assert_array_equal(before, shuffled.split(name).images(first))
+        np.testing.assert_array_equal(before, shuffled.split(name).read_images(first))
     assert (shuffled.split("train").groups != plain.split("train").groups).any()
     for name in ("val", "test"):
         np.testing.assert_array_equal(shuffled.split(name).groups, plain.split(name).groups)

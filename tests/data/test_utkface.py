@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from fairkd_jax.data.pipeline import open_dataset
-from fairkd_jax.data.source import archive_files
-from fairkd_jax.data.utkface.names import parse_name, split_of
+from fairkd_jax.data.raw_files import read_archive
+from fairkd_jax.data.utkface.file_names import assign_split, parse_name
 from fairkd_jax.errors import UsageError
 
 
@@ -48,7 +48,7 @@ def test_split_rule():
     names = [f"{i}_0_0_{i}.jpg" for i in range(100)] * 20
     for name in names[:100]:
         share = int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) % 100
-        assert split_of(name) == ("train" if share < 70 else "val" if share < 80 else "test")
+        assert assign_split(name) == ("train" if share < 70 else "val" if share < 80 else "test")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_split_rule():
     [
         (
             {"target": "colour"},
-            "target='colour' is no attribute of UTKFace; use one of age_group, gender, race",
+            "target='colour' is not an attribute of UTKFace; use one of age_group, gender, race",
         ),
         ({"target": "race", "protected": "race"}, "both 'race'"),
         ({}, re.escape("UTKFace needs a source; download UTKFace.tar.gz")),
@@ -99,7 +99,7 @@ def test_records_hold_the_raw_attributes(faces, tmp_path):
 def test_names_of_the_real_archive(real_archive):
     with tarfile.open(real_archive) as archive:
         published = [name.rpartition("/")[2] for name in archive.getnames() if name.endswith(".jpg")]
-    names = [file.name for file in archive_files(real_archive)]
+    names = [file.name for file in read_archive(real_archive)]
     assert names == published
     bad, counts = [], Counter()
     for name in names:
@@ -108,7 +108,7 @@ def test_names_of_the_real_archive(real_archive):
         except ValueError:
             bad.append(name)
         else:
-            counts[split_of(name)] += 1
+            counts[assign_split(name)] += 1
     assert len(bad) == 5
     assert counts == {"train": 6984, "val": 981, "test": 2035}
 
@@ -126,4 +126,4 @@ def test_data_of_other_options_are_never_taken_for_these(faces, tmp_path):
                     parsed = [parse_name(one) for one in split.ids]
                     assert split.labels.tolist() == [one[target] for one in parsed]
                     assert split.groups.tolist() == [one[protected] for one in parsed]
-                    assert split.images().shape[1:3] == (size, size)
+                    assert split.read_images().shape[1:3] == (size, size)

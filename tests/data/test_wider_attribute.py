@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairkd_jax.data.catalog import complete_options, normalize_options
 from fairkd_jax.data.pipeline import open_dataset
 from fairkd_jax.data.wider_attribute import rules
-from fairkd_jax.data.wider_attribute.annotation import parse
+from fairkd_jax.data.wider_attribute.annotation import parse_annotation
 from fairkd_jax.data.wider_attribute.scenes import CLASS_NAMES, CLASS_OF_SCENE, SCENES
 from fairkd_jax.errors import UsageError
 
@@ -104,28 +105,28 @@ def test_every_scene_has_its_class():
 
 def test_group_rules():
     male, female, unspecified = np.array([[2, 1, 1, 0, 0], [1, 2, 1, 0, 1], [0, 0, 0, 2, 1]])
-    assert rules.majority(male, female, unspecified).tolist() == [0, 1, -1, -1, 1]
-    assert rules.fraction(male, female, unspecified).tolist() == [0, 1, 0, 1, 1]
+    assert rules.assign_majority_groups(male, female, unspecified).tolist() == [0, 1, -1, -1, 1]
+    assert rules.assign_fraction_groups(male, female, unspecified).tolist() == [0, 1, 0, 1, 1]
     # A person whose gender is not specified counts in the fraction, but not in the majority.
-    assert rules.fraction(*np.array([[1], [0], [2]])).tolist() == [1]
-    assert rules.majority(*np.array([[1], [0], [2]])).tolist() == [0]
+    assert rules.assign_fraction_groups(*np.array([[1], [0], [2]])).tolist() == [1]
+    assert rules.assign_majority_groups(*np.array([[1], [0], [2]])).tolist() == [0]
 
 
-def test_the_capstone_split_halves_the_test_images_of_each_scene():
+def test_the_half_test_split_halves_the_test_images_of_each_scene():
     ids = [f"{i}.jpg" for i in range(400)]
     scenes = np.arange(400) % 4
     splits = np.array(["train"] * 160 + ["val"] * 40 + ["test"] * 200)
-    made = rules.capstone(splits, scenes, ids, 0)
+    made = rules.assign_half_test_splits(splits, scenes, ids, 0)
     for scene in range(4):
         own = made[scenes == scene]
         assert Counter(own.tolist()) == {"train": 67, "val": 8, "test": 25}
     assert set(made[:200]) == {"train", "val"}
     assert {"train", "val", "test"} == set(made[200:])
-    np.testing.assert_array_equal(made, rules.capstone(splits, scenes, ids, 0))
-    assert (made != rules.capstone(splits, scenes, ids, 1)).any()
+    np.testing.assert_array_equal(made, rules.assign_half_test_splits(splits, scenes, ids, 0))
+    assert (made != rules.assign_half_test_splits(splits, scenes, ids, 1)).any()
     # An image's place among the others does not depend on where it is listed.
     order = np.random.default_rng(0).permutation(400)
-    shuffled = rules.capstone(splits[order], scenes[order], [ids[i] for i in order], 0)
+    shuffled = rules.assign_half_test_splits(splits[order], scenes[order], [ids[i] for i in order], 0)
     np.testing.assert_array_equal(shuffled, made[order])
 
 
@@ -134,14 +135,14 @@ def test_rules_change_without_preparing_again(write_wider, images, tmp_path, cap
     first = open_wider(folder, tmp_path / "data")
     assert first.info.num_examples == {"train": 30, "val": 10, "test": 20}
     assert "decoded 60 images" in capsys.readouterr().err
-    fraction = open_wider(folder, tmp_path / "data", group_rule="fraction", split_rule="capstone")
+    fraction = open_wider(folder, tmp_path / "data", group_rule="fraction", split_rule="half_test")
     assert "decoded" not in capsys.readouterr().err
     assert sum(fraction.info.num_examples.values()) == 60
     assert fraction.info.num_examples["test"] == 11
     assert (np.concatenate([fraction.split(s).groups for s in ("train", "val", "test")]) >= 0).all()
     by_name = {entry["file_name"]: entry for entry in images}
     pixels = {
-        name: first.split(s).images()[i]
+        name: first.split(s).read_images()[i]
         for s in ("train", "val", "test")
         for i, name in enumerate(first.split(s).ids)
     }
@@ -152,10 +153,26 @@ def test_rules_change_without_preparing_again(write_wider, images, tmp_path, cap
             assert split.groups[i] == (0 if genders.count(1) / len(genders) >= 0.5 else 1)
             assert split.labels[i] == CLASS_OF_SCENE[by_name[file_name]["scene_id"]]
             np.testing.assert_array_equal(split[i]["image"], pixels[file_name])
-    assert fraction.split("test").digest() != first.split("test").digest()
-    # Nor does it need its source again.
-    again = open_wider("", tmp_path / "data", group_rule="fraction", split_rule="capstone")
-    assert again.split("test").digest() == fraction.split("test").digest()
+    assert fraction.split("test").compute_digest() != first.split("test").compute_digest()
+    # The rules do not need the source again.
+    again = open_wider("", tmp_path / "data", group_rule="fraction", split_rule="half_test")
+    assert again.split("test").compute_digest() == fraction.split("test").compute_digest()
+
+
+def test_the_earlier_name_of_the_half_test_rule_gives_the_same_data(write_wider, images, tmp_path):
+    folder = write_wider(images)
+    half_test, capstone = (
+        open_wider(folder, tmp_path / "data", split_rule=rule) for rule in ("half_test", "capstone")
+    )
+    assert capstone.info == half_test.info
+    for name in ("train", "val", "test"):
+        assert capstone.split(name).compute_digest() == half_test.split(name).compute_digest()
+    earlier = {"split_rule": "capstone", "split_seed": 3}
+    present = {"split_rule": "half_test", "split_seed": 3}
+    assert normalize_options("wider_attribute", earlier) == present
+    assert normalize_options("wider_attribute", present) == present
+    assert normalize_options("utkface", earlier) == earlier
+    assert complete_options("wider_attribute", earlier) == {"group_rule": "majority", **present}
 
 
 def test_folder_and_archives_give_the_same(write_wider, images, tmp_path):
@@ -164,8 +181,8 @@ def test_folder_and_archives_give_the_same(write_wider, images, tmp_path):
     plain = open_wider(folder / "WIDER", tmp_path / "plain")
     packed = open_wider(archives, tmp_path / "packed")
     for name in ("train", "val", "test"):
-        assert plain.split(name).digest() == packed.split(name).digest()
-        np.testing.assert_array_equal(plain.split(name).images(), packed.split(name).images())
+        assert plain.split(name).compute_digest() == packed.split(name).compute_digest()
+        np.testing.assert_array_equal(plain.split(name).read_images(), packed.split(name).read_images())
 
 
 def test_faults_are_named_and_counted(write_wider, images, tmp_path, capsys):
@@ -200,7 +217,7 @@ def test_annotations_that_are_none_are_refused(write_wider, images, tmp_path):
     path = folder / "WIDER" / "Annotations" / "wider_attribute_test.json"
     whole = path.read_text()
     for content, message in (
-        (whole[:500], "is cut short or no JSON"),
+        (whole[:500], "is cut short or not JSON"),
         ("[]", "lists no images"),
         ('{"images": []}', "lists no images"),
         (whole.replace("Parade", "Rally"), "has other scenes than WIDER Attribute"),
@@ -221,7 +238,7 @@ def test_archives_that_harm_are_refused(write_wider, images, tmp_path):
     with pytest.raises(UsageError, match="a member whose name points outside"):
         open_wider(archives, tmp_path / "data")
     (archives / "wider_attribute_annotation.zip").write_bytes(b"PK\x03\x04cut")
-    with pytest.raises(UsageError, match="is damaged or no zip archive"):
+    with pytest.raises(UsageError, match="is damaged or not a zip archive"):
         open_wider(archives, tmp_path / "data")
     with zipfile.ZipFile(archives / "wider_attribute_annotation.zip", "w") as archive:
         archive.writestr("../wider_attribute_test.json", "{}")
@@ -241,11 +258,11 @@ def test_an_absent_source_says_where_to_get_it(tmp_path):
 @pytest.mark.skipif(not SHARED.exists(), reason="the real annotation is not here")
 def test_the_real_annotation_has_the_published_counts():
     with gzip.open(SHARED / "wider_attribute_test_5188.json.gz") as stream:
-        records = parse("test", stream.read())
+        records = parse_annotation("test", stream.read())
     assert len(records) == 5188
     assert not any(record.problem for record in records)
     persons = np.array([(r.male, r.female, r.unspecified) for r in records]).T
-    groups = rules.fraction(*persons)
+    groups = rules.assign_fraction_groups(*persons)
     labels = np.array([CLASS_OF_SCENE[record.scene] for record in records])
     counts = np.zeros((16, 2), int)
     np.add.at(counts, (labels, groups), 1)

@@ -19,7 +19,7 @@ def test_an_unbiased_model_sits_at_the_floor():
         hits = rng.binomial(sizes, 0.65)
         counts[:2, np.arange(16), np.arange(16)] = hits
         counts[:2, np.arange(16), (np.arange(16) + 1) % 16] = sizes - hits
-        summaries.append(summarize(counts, draws=0))
+        summaries.append(summarize(counts, num_resamples=0))
     mean = {name: np.mean([s[name] for s in summaries]) for name in MEASURES}
     assert mean["mean_abs_disparity"] == pytest.approx(mean["floor"], rel=0.04)
     assert mean["mean_abs_disparity"] > 0.05
@@ -38,7 +38,7 @@ def test_a_biased_model_is_estimated_without_the_noise():
         hits = rng.binomial(sizes, recall)
         counts[:2, np.arange(40), np.arange(40)] = hits
         counts[:2, np.arange(40), (np.arange(40) + 1) % 40] = sizes - hits
-        summary = summarize(counts, draws=0)
+        summary = summarize(counts, num_resamples=0)
         found.append((summary["mean_abs_disparity"], summary["corrected_mean_abs_disparity"], summary["d2"]))
     naive, corrected, d2 = np.mean(found, axis=0)
     truth = np.mean(np.abs(true_gaps))

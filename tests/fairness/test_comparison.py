@@ -13,12 +13,13 @@ from fairkd_jax.fairness.comparison import (
     LOWER,
     NOTHING,
     ONE_SEED,
-    detectable,
-    over_images,
-    over_seeds,
-    verdict,
+    choose_verdict,
+    compare_over_images,
+    compare_over_seeds,
+    compute_detectable_difference,
 )
-from fairkd_jax.fairness.inference import mean_abs_gap, paired_comparison, paired_outcomes
+from fairkd_jax.fairness.gaps import compute_mean_abs_gap
+from fairkd_jax.fairness.paired_comparison import compare_paired_outcomes, count_paired_outcomes
 
 MAD = "mean_abs_disparity"
 
@@ -52,23 +53,23 @@ def gap_between(group, label, a, b, classes):
 
 def test_over_seeds_is_the_paired_t_test():
     a, b = np.random.default_rng(0).normal(0.1, 0.02, (2, 6))
-    found, expected = over_seeds(a - b), stats.ttest_rel(a, b)
+    found, expected = compare_over_seeds(a - b), stats.ttest_rel(a, b)
     interval = expected.confidence_interval()
     np.testing.assert_allclose(found[:2], [np.mean(a - b), stats.tstd(a - b)])
     np.testing.assert_allclose(found[2:5], [interval.low, interval.high, expected.pvalue])
-    wider = over_seeds(a - b, level=0.99)
+    wider = compare_over_seeds(a - b, level=0.99)
     assert wider.low < found.low < found.high < wider.high
 
 
 def test_what_seeds_do_not_tell_is_nan():
-    one = over_seeds([0.02])
+    one = compare_over_seeds([0.02])
     assert one.mean == 0.02
     assert np.isnan(one[1:]).all()
-    alike = over_seeds([0.1 + 0.2, 0.3, 0.3])
+    alike = compare_over_seeds([0.1 + 0.2, 0.3, 0.3])
     assert alike.mean == pytest.approx(0.3)
     assert alike.deviation == pytest.approx(0.0)
     assert np.isnan(alike[2:]).all()
-    assert np.isnan(over_seeds([np.nan, 0.1])).all()
+    assert np.isnan(compare_over_seeds([np.nan, 0.1])).all()
 
 
 def test_the_interval_over_seeds_covers_and_the_detectable_difference_is_found():
@@ -77,23 +78,25 @@ def test_the_interval_over_seeds_covers_and_the_detectable_difference_is_found()
     total = np.full((2, 6), 40)
     base = rng.uniform(0.5, 0.9, (2, 2, 6))  # of either method; each seed's models lie about it
     own = np.clip(base + rng.normal(0.0, 0.05, (trials, seeds, 2, 2, 6)), 0.0, 1.0)
-    gap = mean_abs_gap(rng.binomial(total, own).astype(float), total)
+    gap = compute_mean_abs_gap(rng.binomial(total, own).astype(float), total)
     differences = gap[..., 0] - gap[..., 1]
     truth = differences.mean()
-    found = [over_seeds(row) for row in differences]
+    found = [compare_over_seeds(row) for row in differences]
     covered = np.mean([f.low <= truth <= f.high for f in found])
     assert 0.93 <= covered <= 0.97
-    shift = detectable(float(differences.std()), seeds)
-    shifted = [over_seeds(row - truth + shift) for row in differences]
+    shift = compute_detectable_difference(float(differences.std()), seeds)
+    shifted = [compare_over_seeds(row - truth + shift) for row in differences]
     assert 0.76 <= np.mean([f.p < 0.05 for f in shifted]) <= 0.84
 
 
 def test_the_detectable_difference_is_that_of_the_textbook():
     """For half a standard deviation, 80 % power takes 34 pairs (G*Power's manual and others)."""
-    assert detectable(1.0, 33) > 0.5 > detectable(1.0, 34)
-    assert detectable(0.02, 34) == pytest.approx(0.02 * detectable(1.0, 34))
+    assert compute_detectable_difference(1.0, 33) > 0.5 > compute_detectable_difference(1.0, 34)
+    assert compute_detectable_difference(0.02, 34) == pytest.approx(
+        0.02 * compute_detectable_difference(1.0, 34)
+    )
     # Many pairs: the normal approximation.
-    assert detectable(1.0, 4000) * 4000**0.5 == pytest.approx(1.95996 + 0.84162, abs=2e-3)
+    assert compute_detectable_difference(1.0, 4000) * 4000**0.5 == pytest.approx(1.95996 + 0.84162, abs=2e-3)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 8])
@@ -101,27 +104,29 @@ def test_the_detectable_difference_is_that_of_the_textbook():
 def test_the_detectable_difference_is_found_in_four_cases_of_five(seeds, tests):
     rng, level = np.random.default_rng(seeds), 0.05 / tests
     values = np.array([0.01, 0.03] * 4)[:seeds]
-    found = over_seeds(values, tests=tests)
-    assert found.detectable == pytest.approx(detectable(found.deviation, seeds, level=level))
+    found = compare_over_seeds(values, tests=tests)
+    assert found.detectable == pytest.approx(
+        compute_detectable_difference(found.deviation, seeds, level=level)
+    )
     drawn = rng.normal(found.detectable, found.deviation, (20_000, seeds))
     p = stats.ttest_1samp(drawn, 0.0, axis=1).pvalue
     assert np.mean(p < level) == pytest.approx(0.8, abs=0.012)
 
 
 def test_words():
-    assert verdict(-0.1, 0.04, 3) == LOWER
-    assert verdict(0.1, 0.04, 3) == HIGHER
-    assert verdict(-0.1, 0.0501, 3) == NOTHING
-    assert verdict(-0.1, float("nan"), 3) == NOTHING
-    assert verdict(-0.1, 0.001, 1) == ONE_SEED
+    assert choose_verdict(-0.1, 0.04, 3) == LOWER
+    assert choose_verdict(0.1, 0.04, 3) == HIGHER
+    assert choose_verdict(-0.1, 0.0501, 3) == NOTHING
+    assert choose_verdict(-0.1, float("nan"), 3) == NOTHING
+    assert choose_verdict(-0.1, 0.001, 1) == ONE_SEED
 
 
 def test_over_images_with_one_seed_is_the_paired_comparison():
     group, label, a, b = answers(np.random.default_rng(1), 600, 1)
     b &= ~((group == 0) & (label < 2) & (np.arange(600) % 4 == 0))
-    found = over_images(group, label, a, b, groups=2, classes=4, draws=20_000)
-    outcomes = paired_outcomes(group, label, a[0], b[0], groups=2, classes=4)
-    expected = paired_comparison(outcomes, draws=20_000)
+    found = compare_over_images(group, label, a, b, groups=2, classes=4, num_resamples=20_000)
+    outcomes = count_paired_outcomes(group, label, a[0], b[0], groups=2, classes=4)
+    expected = compare_paired_outcomes(outcomes, num_resamples=20_000)
     assert found[MAD]["difference"] == pytest.approx(expected["difference"], abs=1e-12)
     for key in ("low", "high"):
         assert found[MAD][key] == pytest.approx(expected[key], abs=0.004)
@@ -141,7 +146,7 @@ def test_the_permutation_is_the_enumeration_of_all_swaps():
         swap = np.array([*swapped, *[False] * 8])
         x, y = np.where(swap, b, a), np.where(swap, a, b)
         extreme += abs(gap_between(group, label, x, y, 2)) >= abs(observed) - 1e-12
-    found = over_images(group, label, a, b, groups=2, classes=2, draws=40_000)
+    found = compare_over_images(group, label, a, b, groups=2, classes=2, num_resamples=40_000)
     assert found[MAD]["difference"] == pytest.approx(observed)
     assert found[MAD]["p"] == pytest.approx(extreme / 2**8, abs=0.01)
 
@@ -157,7 +162,7 @@ def test_the_bootstrap_draws_images_within_their_cells():
         x, y = a[:, drawn], b[:, drawn]
         gaps.append(gap_between(group[drawn], label[drawn], x, y, classes))
         accuracies.append(x.mean() - y.mean())
-    found = over_images(group, label, a, b, groups=2, classes=classes, draws=20_000)
+    found = compare_over_images(group, label, a, b, groups=2, classes=classes, num_resamples=20_000)
     for name, sampled in ((MAD, gaps), ("accuracy", accuracies)):
         low, high = np.quantile(sampled, (0.025, 0.975))
         middle = found[name]["difference"]
@@ -171,33 +176,37 @@ def test_the_permutation_keeps_its_level():
     p_values = []
     for number in range(trials):
         group, label, a, b = answers(rng, 200, seeds)
-        p_values.append(over_images(group, label, a, b, groups=2, classes=4, draws=99, seed=number)[MAD]["p"])
+        p_values.append(
+            compare_over_images(group, label, a, b, groups=2, classes=4, num_resamples=99, seed=number)[MAD][
+                "p"
+            ]
+        )
     assert 0.03 <= np.mean(np.array(p_values) <= 0.05) <= 0.07
 
 
 def test_a_difference_is_found_and_identical_methods_have_none():
     group, label, a, _ = answers(np.random.default_rng(2), 2000, 3)
     b = a & ~((group == 1) & (np.arange(2000) % 3 == 0))
-    found = over_images(group, label, a, b, groups=2, classes=4, draws=999)
+    found = compare_over_images(group, label, a, b, groups=2, classes=4, num_resamples=999)
     assert found[MAD]["high"] < 0.0
     assert found[MAD]["p"] == pytest.approx(0.001)
     assert found["accuracy"]["low"] > 0.0
-    same = over_images(group, label, a, a, groups=2, classes=4, draws=99)
+    same = compare_over_images(group, label, a, a, groups=2, classes=4, num_resamples=99)
     assert same[MAD] == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
 
 
 def test_without_two_groups_accuracy_remains():
     _, label, a, b = answers(np.random.default_rng(2), 100, 2)
-    found = over_images(np.full(100, -1), label, a, b, groups=2, classes=4, draws=50)
+    found = compare_over_images(np.full(100, -1), label, a, b, groups=2, classes=4, num_resamples=50)
     assert np.isnan(list(found[MAD].values())).all()
     assert found["accuracy"]["low"] <= found["accuracy"]["difference"] <= found["accuracy"]["high"]
 
 
 def test_blocks_change_no_difference(monkeypatch):
     group, label, a, b = answers(np.random.default_rng(9), 300, 2)
-    whole = over_images(group, label, a, b, groups=2, classes=4, draws=3000)
+    whole = compare_over_images(group, label, a, b, groups=2, classes=4, num_resamples=3000)
     monkeypatch.setattr("fairkd_jax.fairness.comparison._BLOCK", 5000)
-    parts = over_images(group, label, a, b, groups=2, classes=4, draws=3000)
+    parts = compare_over_images(group, label, a, b, groups=2, classes=4, num_resamples=3000)
     for name in whole:
         for key, value in whole[name].items():
             assert parts[name][key] == pytest.approx(value, abs=0.03)
@@ -209,12 +218,15 @@ def test_swapping_the_methods_flips_the_sign(number, seeds, groups):
     rng = np.random.default_rng(number)
     group, label = rng.integers(-1, groups, 60), rng.integers(0, 3, 60)
     a, b = rng.random((2, seeds, 60)) < 0.6
-    options = {"groups": groups, "classes": 3, "draws": 20}
-    one, other = over_images(group, label, a, b, **options), over_images(group, label, b, a, **options)
+    options = {"groups": groups, "classes": 3, "num_resamples": 20}
+    one, other = (
+        compare_over_images(group, label, a, b, **options),
+        compare_over_images(group, label, b, a, **options),
+    )
     for name in one:
         assert one[name]["difference"] == pytest.approx(-other[name]["difference"], abs=1e-12, nan_ok=True)
     values = a.mean(axis=1) - b.mean(axis=1)
-    there, back = over_seeds(values), over_seeds(-values)
+    there, back = compare_over_seeds(values), compare_over_seeds(-values)
     assert there.mean == -back.mean
     assert there.low == pytest.approx(-back.high, nan_ok=True)
     assert there.p == pytest.approx(back.p, nan_ok=True)

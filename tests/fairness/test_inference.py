@@ -6,19 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fairkd_jax.fairness.gaps import corrected_mean_abs, mean_abs_gap, pairwise_gaps, steady_variance
-from fairkd_jax.fairness.inference import (
-    any_bias_test,
-    corrected_interval,
-    gap_p_values,
-    holm,
-    newcombe,
-    paired_comparison,
-    paired_outcomes,
+from fairkd_jax.fairness.gaps import (
+    compute_corrected_mean_abs_gap,
+    compute_gaps,
+    compute_mean_abs_gap,
+    compute_shrunken_variance,
 )
-from fairkd_jax.fairness.simulation import wider_counts
+from fairkd_jax.fairness.inference import (
+    apply_holm_correction,
+    compute_any_bias_p,
+    compute_corrected_interval,
+    compute_gap_p_values,
+    compute_newcombe_interval,
+)
+from fairkd_jax.fairness.paired_comparison import compare_paired_outcomes, count_paired_outcomes
+from fairkd_jax.fairness.simulation import make_wider_counts
 
-COUNTS = wider_counts()
+COUNTS = make_wider_counts()
 CLASSES = COUNTS.shape[1]
 
 
@@ -27,8 +31,10 @@ def coverage(sizes, middle, scale, trials):
     rng, covered = np.random.default_rng(3), 0
     for number in range(trials):
         recall = np.clip(middle + rng.normal(0.0, scale * 0.5**0.5, sizes.shape), 0.0, 1.0)
-        low, high = corrected_interval(rng.binomial(sizes, recall), sizes, draws=500, seed=number)
-        covered += low <= mean_abs_gap(recall * sizes, sizes) <= high
+        low, high = compute_corrected_interval(
+            rng.binomial(sizes, recall), sizes, num_resamples=500, seed=number
+        )
+        covered += low <= compute_mean_abs_gap(recall * sizes, sizes) <= high
     return covered / trials
 
 
@@ -48,15 +54,15 @@ def test_the_corrected_interval_holds_the_corrected_mean():
     for number in range(20):
         sizes = rng.integers(2, 40, (2, rng.integers(1, 30)))
         correct = rng.binomial(sizes, rng.uniform(0.0, 1.0, sizes.shape))
-        gaps = pairwise_gaps(correct, sizes, 2)
-        low, high = corrected_interval(correct, sizes, draws=2000, seed=number)
-        assert 0 <= low <= corrected_mean_abs(gaps.difference[0], gaps.variance[0]) <= high
+        gaps = compute_gaps(correct, sizes, 2)
+        low, high = compute_corrected_interval(correct, sizes, num_resamples=2000, seed=number)
+        assert 0 <= low <= compute_corrected_mean_abs_gap(gaps.difference[0], gaps.variance[0]) <= high
 
 
 def test_a_steady_variance_is_between_the_cells_and_the_classs():
     correct, total = np.array([[0, 40, 3], [9, 400, 0]]), np.array([[2, 100, 5], [20, 1000, 0]])
     enough = np.array([[True, True, True], [True, True, False]])
-    steady = steady_variance(correct, total, enough)
+    steady = compute_shrunken_variance(correct, total, enough)
     pooled = 9 / 22
     assert steady[0, 0] == pytest.approx(20 / 22 * pooled * (1 - pooled) * 22 / 21 / 2)
     # As good as the plain one where there are many images; the class's own where it has one group alone.
@@ -71,40 +77,42 @@ def test_the_test_of_any_bias_is_fishers_urn():
     probability = stats.hypergeom(23, 13, 12).pmf(hits)
     deviation = np.abs(hits / 12 - (13 - hits) / 11)
     exact = probability[deviation >= abs(9 / 12 - 4 / 11) - 1e-12].sum()
-    assert any_bias_test(correct, total, draws=200_000) == pytest.approx(exact, abs=0.005)
+    assert compute_any_bias_p(correct, total, num_resamples=200_000) == pytest.approx(exact, abs=0.005)
 
 
 def test_three_groups_and_empty_cells():
     total = np.array([[40, 50, 0], [60, 30, 20], [50, 0, 30]])
     equal = np.array([[20, 25, 0], [30, 15, 10], [25, 0, 15]])
-    assert any_bias_test(equal, total, draws=500) > 0.9
+    assert compute_any_bias_p(equal, total, num_resamples=500) > 0.9
     unequal = np.array([[35, 25, 0], [10, 15, 10], [25, 0, 15]])
-    assert any_bias_test(unequal, total, draws=500) < 0.01
-    assert np.isnan(any_bias_test([[3], [0]], [[5], [0]]))
+    assert compute_any_bias_p(unequal, total, num_resamples=500) < 0.01
+    assert np.isnan(compute_any_bias_p([[3], [0]], [[5], [0]]))
     expected = np.mean([0.5 * 0, abs(20 / 40 - 35 / 60), abs(35 / 60 - 1.0), abs(20 / 40 - 1.0)][1:])
-    single = mean_abs_gap(np.array([[20.0], [35.0], [50.0]]), total[:, :1])
+    single = compute_mean_abs_gap(np.array([[20.0], [35.0], [50.0]]), total[:, :1])
     assert single == pytest.approx(expected)
 
 
 def test_newcombes_interval_is_his_example():
     """Newcombe 1998, table II, 56 of 70 against 48 of 80 by method 10."""
-    low, high = newcombe([[56], [48]], [[70], [80]])
+    low, high = compute_newcombe_interval([[56], [48]], [[70], [80]])
     np.testing.assert_allclose([low[0], high[0]], [0.0524, 0.3339], atol=5e-5)
-    low, high = newcombe([[0, 10], [0, 0]], [[10, 10], [10, 0]])
+    low, high = compute_newcombe_interval([[0, 10], [0, 0]], [[10, 10], [10, 0]])
     assert low[0] < 0 < high[0]
     assert np.isnan(low[1])
 
 
 def test_holm_by_hand():
-    np.testing.assert_allclose(holm([0.01, 0.04, np.nan, 0.03, 0.5]), [0.04, 0.09, np.nan, 0.09, 0.5])
-    assert np.isnan(holm([np.nan])).all()
+    np.testing.assert_allclose(
+        apply_holm_correction([0.01, 0.04, np.nan, 0.03, 0.5]), [0.04, 0.09, np.nan, 0.09, 0.5]
+    )
+    assert np.isnan(apply_holm_correction([np.nan])).all()
 
 
 def test_gap_p_values_are_the_chi_squared_tests():
     correct, total = np.array([[30, 10], [15, 10]]), np.array([[50, 10], [45, 10]])
     table = [[30, 20], [15, 30]]
     expected = stats.chi2_contingency(table, correction=False).pvalue
-    np.testing.assert_allclose(gap_p_values(correct, total), [expected, 1.0], rtol=1e-10)
+    np.testing.assert_allclose(compute_gap_p_values(correct, total), [expected, 1.0], rtol=1e-10)
 
 
 @given(st.data())
@@ -112,7 +120,7 @@ def test_outcomes_add_up(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     group, label = rng.integers(-1, 2, 50), rng.integers(0, 3, 50)
     a, b = rng.integers(0, 2, (2, 50)).astype(bool)
-    outcomes = paired_outcomes(group, label, a, b, groups=2, classes=3)
+    outcomes = count_paired_outcomes(group, label, a, b, groups=2, classes=3)
     assert outcomes.sum() == (group >= 0).sum()
     for g in range(2):
         for c in range(3):
@@ -126,16 +134,18 @@ def test_the_paired_comparison_finds_a_difference_and_its_sign():
     worse = np.array([[160] * 4, [80] * 4])
     both = np.minimum(worse, 120)
     outcomes = np.stack([both, worse - both, 120 - both, total - worse - 120 + both])
-    result = paired_comparison(outcomes, draws=2000)
+    result = compare_paired_outcomes(outcomes, num_resamples=2000)
     assert result["difference"] == pytest.approx(0.4)
     assert result["p"] < 0.001
     assert 0.2 < result["low"] < 0.4 < result["high"] < 0.6
-    assert paired_comparison(outcomes[[0, 2, 1, 3]], draws=2000)["difference"] == pytest.approx(-0.4)
-    empty = paired_comparison(np.zeros((4, 2, 3), int), draws=10)
+    assert compare_paired_outcomes(outcomes[[0, 2, 1, 3]], num_resamples=2000)["difference"] == pytest.approx(
+        -0.4
+    )
+    empty = compare_paired_outcomes(np.zeros((4, 2, 3), int), num_resamples=10)
     assert np.isnan(list(empty.values())).all()
 
 
 def test_nothing_to_compare_is_nan():
-    assert np.isnan(corrected_interval([[5, 0], [0, 0]], [[9, 0], [0, 4]])).all()
+    assert np.isnan(compute_corrected_interval([[5, 0], [0, 0]], [[9, 0], [0, 4]])).all()
     # Smaller than chance allows even without any bias.
-    assert corrected_interval(np.full((2, 16), 30), np.full((2, 16), 50)) == (0.0, 0.0)
+    assert compute_corrected_interval(np.full((2, 16), 30), np.full((2, 16), 50)) == (0.0, 0.0)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, recall_score
 
-from fairkd_jax.fairness import inflation
-from fairkd_jax.fairness.metrics import summarize as with_draws
+from fairkd_jax.fairness import compute_inflation
+from fairkd_jax.fairness.metrics import summarize as with_resamples
 
 MEANS = (
     "mean_abs_disparity",
@@ -23,7 +23,7 @@ MEANS = (
     "d2",
     "worst_group_recall",
 )
-summarize = partial(with_draws, draws=0)
+summarize = partial(with_resamples, num_resamples=0)
 close = {"rel": 1e-12, "abs": 1e-12, "nan_ok": True}
 
 
@@ -253,7 +253,7 @@ def test_what_cannot_be_estimated_is_nan_with_a_reason(shape, fill):
 
 def test_summary_survives_json():
     counts = np.random.default_rng(0).integers(0, 4, (3, 4, 4))
-    summary = with_draws(counts, draws=50)
+    summary = with_resamples(counts, num_resamples=50)
     np.testing.assert_equal(json.loads(json.dumps(summary)), summary)
 
 
@@ -267,7 +267,7 @@ def test_inflation():
         counts[:2, np.arange(4), (np.arange(4) + 1) % 4] = sizes - h
         summaries.append(summarize(counts))
     student, teacher = summaries
-    result = inflation(student, teacher)
+    result = compute_inflation(student, teacher)
     for prefix in ("", "corrected_"):
         s, t = (x[f"{prefix}mean_abs_disparity"] for x in (student, teacher))
         assert result[f"{prefix}difference"] == pytest.approx(s - t)
@@ -278,12 +278,12 @@ def test_inflation_over_a_teacher_without_gaps_is_nan():
     fair, biased = np.zeros((3, 2, 2), int), np.zeros((3, 2, 2), int)
     fair[:2] = [[5, 5], [5, 5]]
     biased[0], biased[1] = [[9, 1], [1, 9]], [[1, 9], [9, 1]]
-    result = inflation(summarize(biased), summarize(fair))
+    result = compute_inflation(summarize(biased), summarize(fair))
     assert result["difference"] == pytest.approx(0.8)
     assert math.isnan(result["percent"])
     assert math.isnan(result["corrected_percent"])
     with pytest.raises(ValueError, match="same images"):
-        inflation(summarize(2 * biased), summarize(fair))
+        compute_inflation(summarize(2 * biased), summarize(fair))
 
 
 def test_without_known_groups_there_is_accuracy_and_nothing_to_compare():
@@ -304,11 +304,11 @@ def test_mistakes_are_named():
         summarize(np.zeros((3, 2, 2), int), min_count=1)
 
 
-def test_draws_and_training_counts_can_be_left_out_and_added():
+def test_resamples_and_training_counts_can_be_left_out_and_added():
     counts = np.random.default_rng(0).integers(5, 50, (3, 4, 4))
     summary = summarize(counts)
     assert not {"corrected_interval", "any_bias_p", "intervals", "bias_amplification"} & summary.keys()
-    whole = with_draws(counts, draws=200, training_counts=counts[:2].sum(axis=2))
+    whole = with_resamples(counts, num_resamples=200, training_counts=counts[:2].sum(axis=2))
     low, high = whole["corrected_interval"]
     assert low <= whole["corrected_mean_abs_disparity"] <= high
     assert 0 < whole["any_bias_p"] <= 1

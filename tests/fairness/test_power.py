@@ -7,27 +7,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairkd_jax.fairness.inference import any_bias_test, paired_comparison
-from fairkd_jax.fairness.power import power_of
+from fairkd_jax.fairness.inference import compute_any_bias_p
+from fairkd_jax.fairness.paired_comparison import compare_paired_outcomes
+from fairkd_jax.fairness.power import analyze_power
 from tests.fairness.test_inference import CLASSES, COUNTS
 
 
 def test_the_floor_of_wider_attribute():
     """An unbiased model at 65 % on 3,465 images: mean 0.066, 95th percentile 0.089, about."""
-    found = power_of(COUNTS, recall=0.65, discordant=0.2, draws=1500)
+    found = analyze_power(COUNTS, recall=0.65, discordant=0.2, num_resamples=1500)
     assert found.unbiased_mean == pytest.approx(0.066, abs=0.004)
     assert found.unbiased_high == pytest.approx(0.089, abs=0.006)
 
 
 def test_what_is_called_detectable_is_found_that_often():
-    found = power_of(COUNTS, recall=0.65, discordant=0.2, draws=1500)
+    found = analyze_power(COUNTS, recall=0.65, discordant=0.2, num_resamples=1500)
     rng, trials = np.random.default_rng(3), 150
     scale = found.detectable_gap * (np.pi / 2) ** 0.5
     hits = 0
     for number in range(trials):
         gap = rng.normal(0, scale, CLASSES)
         correct = rng.binomial(COUNTS, np.clip([0.65 + gap / 2, 0.65 - gap / 2], 0, 1))
-        hits += any_bias_test(correct, COUNTS, draws=300, seed=number) <= 0.05
+        hits += compute_any_bias_p(correct, COUNTS, num_resamples=300, seed=number) <= 0.05
     assert 0.68 < hits / trials < 0.92
 
 
@@ -39,7 +40,9 @@ LEVELS_AND_POWERS = pytest.mark.parametrize(("level", "power"), [(0.05, 0.8), (0
 @functools.cache
 def power_of_even_cells(level, power):
     sizes = np.full((2, EVEN), SIZE)
-    return power_of(sizes, recall=RECALL, discordant=DISCORDANT, level=level, power=power, draws=2500)
+    return analyze_power(
+        sizes, recall=RECALL, discordant=DISCORDANT, level=level, power=power, num_resamples=2500
+    )
 
 
 @LEVELS_AND_POWERS
@@ -71,17 +74,17 @@ def test_the_detectable_gap_is_that_of_the_test_of_any_bias(level, power):
 
 
 def test_more_images_show_smaller_gaps_and_two_alike_models_smaller_differences():
-    few = power_of(COUNTS // 4, recall=0.65, discordant=0.2, draws=800)
-    many = power_of(COUNTS * 4, recall=0.65, discordant=0.2, draws=800)
+    few = analyze_power(COUNTS // 4, recall=0.65, discordant=0.2, num_resamples=800)
+    many = analyze_power(COUNTS * 4, recall=0.65, discordant=0.2, num_resamples=800)
     assert many.detectable_gap < 0.5 * few.detectable_gap
     assert many.detectable_difference < 0.5 * few.detectable_difference
-    alike = power_of(COUNTS, recall=0.65, discordant=0.02, draws=800)
-    apart = power_of(COUNTS, recall=0.65, discordant=0.4, draws=800)
+    alike = analyze_power(COUNTS, recall=0.65, discordant=0.02, num_resamples=800)
+    apart = analyze_power(COUNTS, recall=0.65, discordant=0.4, num_resamples=800)
     assert alike.detectable_difference < 0.5 * apart.detectable_difference
 
 
 def test_three_groups_and_nothing_to_compare():
-    three = power_of(np.full((3, 5), 80), recall=0.7, discordant=0.1, draws=400)
+    three = analyze_power(np.full((3, 5), 80), recall=0.7, discordant=0.1, num_resamples=400)
     assert 0 < three.detectable_gap < 0.5
-    assert np.isnan(power_of([[5, 0], [0, 5]], recall=0.7, discordant=0.1, draws=10)).all()
-    assert np.isnan(paired_comparison(np.zeros((4, 2, 2), int), draws=10)["p"])
+    assert np.isnan(analyze_power([[5, 0], [0, 5]], recall=0.7, discordant=0.1, num_resamples=10)).all()
+    assert np.isnan(compare_paired_outcomes(np.zeros((4, 2, 2), int), num_resamples=10)["p"])

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from fairkd_jax.fairness.probe import Sample, cell_weights, probe, readability
+from fairkd_jax.fairness.probe import Sample, compute_cell_weights, compute_leakage, probe_features
 
 CLASSES, WIDTH = 4, 6
 SIZES = (1200, 400, 1200)
@@ -38,7 +38,7 @@ def xor(rng, sample):
 
 
 def ask(samples, num_groups=2, **options):
-    return probe(*samples, num_groups=num_groups, num_classes=CLASSES, **options)
+    return probe_features(*samples, num_groups=num_groups, num_classes=CLASSES, **options)
 
 
 def same(first, second):
@@ -102,7 +102,7 @@ def test_a_guess_costs_nothing_to_the_last_digit():
     assert found["accuracy"] == found["label_accuracy"] == pytest.approx(0.5)
     label, group = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 0, 2])
     present = np.array([[True] * 3, [True, False, True]])
-    guess = readability(np.zeros((5, 3)), label, group, np.ones(5), present)
+    guess = compute_leakage(np.zeros((5, 3)), label, group, np.ones(5), present)
     assert guess["advantage"] == guess["standard_error"] == 0
     assert guess["accuracy"] == guess["label_accuracy"] == pytest.approx((3 / 3 + 2 / 2) / 5)
 
@@ -196,7 +196,7 @@ def test_the_seed_decides():
 def test_weights_make_groups_equally_frequent_within_each_class():
     training = np.array([[5, 3, 1, 0, 9], [4, 0, 1, 6, 9], [0, 0, 1, 2, 9]])
     counts = np.array([[10, 8, 3, 4, 5], [20, 2, 0, 6, 0], [30, 7, 6, 2, 0]])
-    weights = cell_weights(counts, training)
+    weights = compute_cell_weights(counts, training)
     expected = np.zeros((3, 5))
     for c in range(5):
         groups = [g for g in range(3) if counts[g, c] > 0 and training[g, c] > 0]
@@ -220,7 +220,7 @@ def test_the_report_agrees_with_a_reference():
         gains.append(np.log(len(allowed)) + np.log(odds[allowed == group[i]][0] / odds.sum()))
         hits.append(allowed[odds.argmax()] == group[i])
         guesses.append(1 / len(allowed))
-    found = readability(logits, label, group, weight, present)
+    found = compute_leakage(logits, label, group, weight, present)
     mean = np.average(gains, weights=weight)
     assert found["advantage"] == pytest.approx(mean)
     assert found["accuracy"] == pytest.approx(np.average(hits, weights=weight))

@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
-from fairkd_jax.fairness.inference import paired_comparison, paired_outcomes
+from fairkd_jax.fairness.paired_comparison import compare_paired_outcomes, count_paired_outcomes
 from fairkd_jax.fairness.simulation import (
     ARRANGEMENTS,
     MEAN_GAPS,
-    Setting,
-    drawn_outcomes,
-    one_model,
+    SimulationSettings,
+    draw_paired_outcomes,
+    draw_true_recalls,
+    make_wider_counts,
+    select_usable_counts,
     simulate,
-    true_recalls,
-    two_models,
-    usable_counts,
-    wider_counts,
+    simulate_one_model,
+    simulate_two_models,
 )
 
-SIZES = wider_counts()
+SIZES = make_wider_counts()
 
 
 def slack(share, trials, deviations=2.5):
@@ -27,7 +27,7 @@ def slack(share, trials, deviations=2.5):
 
 @pytest.fixture(scope="module")
 def unbiased():
-    return one_model(Setting(SIZES, trials=600, draws=400), "normal", 0.0)
+    return simulate_one_model(SimulationSettings(SIZES, trials=600, num_resamples=400), "normal", 0.0)
 
 
 def test_unbiased_models(unbiased):
@@ -47,7 +47,9 @@ def test_a_bootstrap_of_the_mean_gap_does_not_cover(unbiased):
 @pytest.mark.parametrize("mean_gap", MEAN_GAPS[1:])
 def test_the_corrected_interval_covers_normal_gaps(mean_gap):
     trials = 200
-    found = one_model(Setting(SIZES, trials=trials, draws=400), "normal", mean_gap)
+    found = simulate_one_model(
+        SimulationSettings(SIZES, trials=trials, num_resamples=400), "normal", mean_gap
+    )
     assert found["covers"] > 0.93 - slack(0.93, trials)
     assert found["covers_expected"] > 0.93 - slack(0.93, trials)
     assert found["newcombe"] > 0.93
@@ -61,14 +63,14 @@ def test_the_corrected_interval_covers_normal_gaps(mean_gap):
 @pytest.mark.parametrize("mean_gap", [0.04, 0.08, 0.12])
 def test_the_corrected_interval_covers_equal_gaps(mean_gap):
     trials = 150
-    found = one_model(Setting(SIZES, trials=trials, draws=400), "equal", mean_gap)
+    found = simulate_one_model(SimulationSettings(SIZES, trials=trials, num_resamples=400), "equal", mean_gap)
     assert found["covers"] > 0.93 - slack(0.93, trials)
     assert abs(found["d2"]) < 1.5e-3
 
 
 def test_the_paired_comparison_keeps_its_level():
     """Two models of the same quality and bias, whose answers are correlated."""
-    found = two_models(Setting(SIZES, trials=400, draws=199), 0.06)
+    found = simulate_two_models(SimulationSettings(SIZES, trials=400, num_resamples=199), 0.06)
     assert 0.03 <= found["rejected"] <= 0.07
     # Its interval covers a little less than it says, and noise hides much of a difference in mean |gap|.
     assert found["covers"] > 0.9 - slack(0.9, 400)
@@ -78,12 +80,12 @@ def test_the_paired_comparison_keeps_its_level():
 def test_recalls_are_as_arranged():
     rng = np.random.default_rng(0)
     for name in ARRANGEMENTS:
-        recall = true_recalls(name, 0.1, 0.6, 4000, rng)
+        recall = draw_true_recalls(name, 0.1, 0.6, 4000, rng)
         gap = np.abs(recall[0] - recall[1])
         assert gap.mean() == pytest.approx(0.1, rel=1e-9 if name != "normal" else 0.05)
         np.testing.assert_allclose(recall.mean(axis=0), 0.6)
         assert np.mean(gap > 1e-12) == (0.25 if name == "few" else 1.0)
-    extreme = true_recalls("few", 0.2, 0.9, 16, rng)
+    extreme = draw_true_recalls("few", 0.2, 0.9, 16, rng)
     assert extreme.min() >= 0
     assert extreme.max() == 1
 
@@ -92,7 +94,7 @@ def test_recalls_are_as_arranged():
 def test_outcomes_of_two_models_have_their_recalls(discordant):
     sizes = np.full((2, 2), 200_000)
     first, second = np.array([[0.7, 0.6], [0.5, 0.95]]), np.array([[0.7, 0.4], [0.6, 0.98]])
-    outcomes = drawn_outcomes(sizes, first, second, discordant, np.random.default_rng(1))
+    outcomes = draw_paired_outcomes(sizes, first, second, discordant, np.random.default_rng(1))
     both, only_first, only_second, _ = outcomes
     np.testing.assert_array_equal(outcomes.sum(axis=0), sizes)
     np.testing.assert_allclose((both + only_first) / sizes, first, atol=0.006)
@@ -100,13 +102,13 @@ def test_outcomes_of_two_models_have_their_recalls(discordant):
     assert (only_first + only_second)[0, 0] / sizes[0, 0] == pytest.approx(min(discordant, 0.6), abs=0.006)
     index = np.indices(outcomes.shape)
     kind, group, label = (np.repeat(i.ravel(), outcomes.ravel()) for i in index)
-    again = paired_outcomes(group, label, kind < 2, (kind == 0) | (kind == 2), groups=2, classes=2)
+    again = count_paired_outcomes(group, label, kind < 2, (kind == 0) | (kind == 2), groups=2, classes=2)
     np.testing.assert_array_equal(again, outcomes)
-    assert np.isfinite(paired_comparison(outcomes // 1000, draws=20)["difference"])
+    assert np.isfinite(compare_paired_outcomes(outcomes // 1000, num_resamples=20)["difference"])
 
 
 def test_every_line_is_simulated_and_the_seed_decides():
-    setting = Setting(SIZES[:, :3], trials=2, draws=20)
+    setting = SimulationSettings(SIZES[:, :3], trials=2, num_resamples=20)
     rows = list(simulate(setting, (0.0, 0.1)))
     assert [name for name, _ in rows] == ["one model"] * 4 + ["two models"] * 2
     assert [row["arrangement"] for _, row in rows[:4]] == ["normal", "normal", "equal", "few"]
@@ -117,4 +119,4 @@ def test_every_line_is_simulated_and_the_seed_decides():
 def test_the_counts():
     assert SIZES.shape == (2, 16)
     assert SIZES.sum() == 3465
-    np.testing.assert_array_equal(usable_counts([[5, 1, 2], [9, 4, 2]]), [[5, 2], [9, 2]])
+    np.testing.assert_array_equal(select_usable_counts([[5, 1, 2], [9, 4, 2]]), [[5, 2], [9, 2]])

@@ -2,8 +2,8 @@
 
 python tests/kept/make.py FOLDER
 
-They were made at commit 74fdcb5, before `config.json` had a version. A run of today is kept in the same way, in
-a folder of its own, when the format of a run changes.
+They were made at commit 74fdcb5, before `config.json` had a version. When the format of a run changes, new
+runs are kept in the same way, in an archive of their own.
 """
 
 import signal
@@ -13,7 +13,10 @@ from pathlib import Path
 import jax
 
 from configs import rkd_adv, sweep
-from fairkd_jax.training import Stopped, baseline_config, evaluate_run, loop, train, write_class_means
+from fairkd_jax.evaluation.evaluate import evaluate_run
+from fairkd_jax.recipe.parse import parse_recipe
+from fairkd_jax.recipe.related import baseline_config
+from fairkd_jax.training import Stopped, loop, train, write_class_means
 
 
 def small(module):
@@ -51,7 +54,7 @@ def main(folder):
     config = small(rkd_adv)
     train(config, folder / "rkd_adv")
     teacher = folder / "rkd_adv" / "teacher"
-    train(baseline_config(config, teacher), folder / "rkd_adv" / "baseline", name="baseline")
+    train(baseline_config(parse_recipe(config), teacher), folder / "rkd_adv" / "baseline", name="baseline")
     evaluate_run(folder / "rkd_adv" / "baseline")
     evaluate_run(folder / "rkd_adv", baseline=folder / "rkd_adv" / "baseline")
     write_class_means(teacher)

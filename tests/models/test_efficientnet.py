@@ -11,14 +11,14 @@ from jax import lax
 from fairkd_jax.models import create_model
 from fairkd_jax.models.architecture import Architecture, Stage
 from fairkd_jax.models.efficientnet import EfficientNet
-from fairkd_jax.models.layers import fan_out_normal
+from fairkd_jax.models.layers import draw_fan_out_normal
 from tests.models.toy import TOY, images, random_variables
 
 
 def test_initialisation():
     key = jax.random.key(0)
     for shape, fan_out in [((3, 3, 3, 64), 576), ((5, 5, 1, 400), 25), ((96, 300), 300)]:
-        kernel = fan_out_normal(key, shape)
+        kernel = draw_fan_out_normal(key, shape)
         assert np.std(kernel) == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
     model = EfficientNet(replace(TOY, stages=TOY.stages[:1], head=512), num_classes=4)
     params = jax.jit(model.init)(key, images(1))["params"]

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.models import MODEL_NAMES, create_model, image_size, num_parameters
+from fairkd_jax.models import MODEL_NAMES, create_model, get_image_size, num_parameters
 from fairkd_jax.models.architecture import round_filters
 
 
 @cache
 def shapes(name, num_classes=1000):
     model = create_model(name, num_classes=num_classes)
-    size = image_size(name)
+    size = get_image_size(name)
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
 
@@ -107,7 +107,7 @@ def test_names_and_resolutions():
     published = [f"{prefix}efficientnet_b{i}" for prefix in ("", "tf_") for i in range(8)]
     assert [*published, "efficientnet_tiny", "efficientnet_mini"] == list(MODEL_NAMES)
     sizes = [224, 240, 260, 300, 380, 456, 528, 600]
-    assert [image_size(name) for name in published] == sizes * 2
+    assert [get_image_size(name) for name in published] == sizes * 2
     rates = [create_model(name, num_classes=2).architecture.dropout_rate for name in published]
     assert rates == [0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5] * 2
 
@@ -122,7 +122,7 @@ def test_mistakes_are_named():
     with pytest.raises(UsageError, match=r"'resnet50' is unknown; use one of efficientnet_b0, .*_mini"):
         create_model("resnet50", num_classes=2)
     with pytest.raises(UsageError, match="is unknown"):
-        image_size("efficientnet_b9")
+        get_image_size("efficientnet_b9")
     with pytest.raises(UsageError, match="num_classes=1"):
         create_model("efficientnet_tiny", num_classes=1)
     with pytest.raises(UsageError, match="dtype float16"):

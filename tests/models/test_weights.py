@@ -19,7 +19,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.models import create_model, load_pretrained
 from fairkd_jax.models.architecture import ARCHITECTURES
 from fairkd_jax.models.weights.convert import to_source
-from fairkd_jax.models.weights.leaves import SOURCES, leaves
+from fairkd_jax.models.weights.leaves import SOURCES, list_leaves
 from scripts import convert_weights
 
 NAME, CLASSES = "efficientnet_tiny", 7
@@ -108,7 +108,7 @@ def test_layouts_are_those_of_the_sources(variables):
 
 def test_every_leaf_has_one_name_of_each_source():
     for name in ("efficientnet_b0", "efficientnet_b4"):
-        table = list(leaves(ARCHITECTURES[name]))
+        table = list(list_leaves(ARCHITECTURES[name]))
         module = create_model(name, num_classes=1000)
         shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
         assert {leaf.path for leaf in table} == flatten_dict(shapes).keys()
@@ -136,7 +136,7 @@ def test_a_head_of_another_size_or_none_is_a_new_one(arrays, write, variables, m
             params.pop("classifier")
         assert_same(*without)
     assert len(said) == 2
-    assert "has no head of 3 classes: it is a new one" in said[0]
+    assert "has no head of 3 classes: the head is new" in said[0]
 
 
 def test_every_fault_of_the_names_is_in_one_line(arrays, write):
@@ -248,9 +248,9 @@ def test_the_other_family_is_warned_of(variables, write, monkeypatch):
     arrays = to_source(NAME, variables, "timm")
     path = write(arrays, metadata={"architecture": f"tf_{NAME}"})
     load_pretrained(NAME, path, num_classes=CLASSES)
-    assert "says that it is of tf_efficientnet_tiny, and is read into efficientnet_tiny" in said[0]
+    assert "holds weights of tf_efficientnet_tiny and is read into efficientnet_tiny" in said[0]
     other = write(arrays, metadata={"architecture": "efficientnet_b0"})
-    with pytest.raises(UsageError, match="of efficientnet_b0, not of efficientnet_tiny: use that"):
+    with pytest.raises(UsageError, match="of efficientnet_b0, not of efficientnet_tiny; use efficientnet_b0"):
         load_pretrained(NAME, other, num_classes=CLASSES)
     load_pretrained(NAME, write(arrays, metadata={"architecture": NAME}), num_classes=CLASSES)
     assert len(said) == 1
@@ -276,7 +276,7 @@ def test_the_script_converts_and_converts_back(arrays, write, tmp_path, capsys):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the tables of names are not here")
 def test_names_are_those_of_the_tables():
-    table = list(leaves(ARCHITECTURES["efficientnet_b0"]))
+    table = list(list_leaves(ARCHITECTURES["efficientnet_b0"]))
     folder = SHARED / "design" / "weight_names"
     for file, columns in (
         ("map_timm_torchvision_b0.tsv", ("timm", "torchvision")),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective
-from fairkd_jax.objectives.adversary import balancing_weights, label_only_losses, ramp
+from fairkd_jax.objectives import Inputs, TaskInfo, create_objective
+from fairkd_jax.objectives.adversary import compute_balancing_weights, compute_label_only_losses, compute_ramp
 from fairkd_jax.types import Outputs
 from tests.compared import compiled_pull
 
@@ -36,31 +36,33 @@ def make_inputs(strength=1.0, progress=1.0, size=12, seed=0):
     )
 
 
-def spec(counts=COUNTS):
-    return Spec(CLASSES, 2, WIDTH, 0, counts)
+def info(counts=COUNTS):
+    return TaskInfo(CLASSES, 2, WIDTH, 0, counts)
 
 
 def test_weights_make_groups_equally_frequent_within_each_class():
-    weights = balancing_weights(COUNTS)
+    weights = compute_balancing_weights(COUNTS)
     np.testing.assert_allclose(weights[:, 0] * COUNTS[:, 0], 20)
     np.testing.assert_allclose(weights[:, 1] * COUNTS[:, 1], 10)
     np.testing.assert_allclose(weights[:, 2], [0, 40 / (2 * 40)])
 
 
 def test_the_label_only_predictor_is_as_good_as_the_frequencies():
-    balanced = label_only_losses(COUNTS, balancing_weights(COUNTS), by_label=True)
+    balanced = compute_label_only_losses(COUNTS, compute_balancing_weights(COUNTS), by_label=True)
     np.testing.assert_allclose(balanced[:, :2], np.log(2))
     np.testing.assert_allclose(balanced[:, 2], 0)  # one group alone: nothing is left to predict
-    plain = label_only_losses(COUNTS, np.ones((2, 3)), by_label=True)
+    plain = compute_label_only_losses(COUNTS, np.ones((2, 3)), by_label=True)
     np.testing.assert_allclose(plain[:, 0], -np.log([0.75, 0.25]))
-    overall = label_only_losses(COUNTS, np.ones((2, 3)), by_label=False)
+    overall = compute_label_only_losses(COUNTS, np.ones((2, 3)), by_label=False)
     np.testing.assert_allclose(overall, np.broadcast_to(-np.log([[0.35], [0.65]]), (2, 3)))
 
 
 def test_the_ramp_starts_after_the_warmup():
     progress = np.linspace(0, 1, 21)
     p = np.clip((progress - 0.2) / 0.8, 0, 1)
-    np.testing.assert_allclose(ramp(jnp.float32(progress), 0.2), 2 / (1 + np.exp(-10 * p)) - 1, atol=1e-6)
+    np.testing.assert_allclose(
+        compute_ramp(jnp.float32(progress), 0.2), 2 / (1 + np.exp(-10 * p)) - 1, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("condition", ["label", "none"])
@@ -70,7 +72,7 @@ def test_the_loss_equals_the_reference(condition, source, balanced):
     objective = create_objective(
         "adversary", condition=condition, source=source, balanced=balanced, hidden=(5,)
     )
-    params, state = objective.init(jax.random.key(0), spec())
+    params, state = objective.init(jax.random.key(0), info())
     inputs = make_inputs()
     loss, (_, metrics) = objective.loss(params, state, inputs)
 
@@ -82,8 +84,8 @@ def test_the_loss_equals_the_reference(condition, source, balanced):
     hidden = np.maximum(x @ p["hidden0"]["kernel"] + p["hidden0"]["bias"], 0)
     z = hidden @ p["output"]["kernel"] + p["output"]["bias"]
     nats = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), group]
-    weights = balancing_weights(COUNTS) if balanced else np.ones((2, 3))
-    baseline = label_only_losses(COUNTS, weights, condition == "label")
+    weights = compute_balancing_weights(COUNTS) if balanced else np.ones((2, 3))
+    baseline = compute_label_only_losses(COUNTS, weights, condition == "label")
     w = np.where(group >= 0, weights[group, label] * mask, 0)
     np.testing.assert_allclose(loss, (w * nats).sum() / w.sum(), rtol=1e-5)
     gain, total = metrics["advantage"]
@@ -94,7 +96,7 @@ def test_the_loss_equals_the_reference(condition, source, balanced):
 
 def test_lambda_scales_what_reaches_the_student_and_nothing_else():
     objective = create_objective("adversary", warmup=0.0)
-    params, state = objective.init(jax.random.key(0), spec())
+    params, state = objective.init(jax.random.key(0), info())
     one, twenty, zero = (
         compiled_pull(objective, params, state, make_inputs(strength=s)) for s in (1.0, 20.0, 0.0)
     )
@@ -117,7 +119,7 @@ def test_lambda_scales_what_reaches_the_student_and_nothing_else():
 
 def test_samples_of_unknown_group_or_padding_do_not_count():
     objective = create_objective("adversary")
-    params, state = objective.init(jax.random.key(0), spec())
+    params, state = objective.init(jax.random.key(0), info())
     inputs = make_inputs()
     out = (inputs.batch["group"] < 0) | (inputs.batch["mask"] == 0)
     junk = jnp.where(out[:, None], 99.0, inputs.student.embedding)
@@ -148,4 +150,4 @@ def test_one_known_group_is_refused():
     objective = create_objective("adversary")
     for counts in (np.array([[5, 5, 5], [0, 0, 0]]), np.zeros((0, 3), int)):
         with pytest.raises(UsageError, match="at least two known groups"):
-            objective.init(jax.random.key(0), spec(counts))
+            objective.init(jax.random.key(0), info(counts))

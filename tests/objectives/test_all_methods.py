@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fairkd_jax.engine.sharding import make_batch_sharding, make_mesh, make_replicated_sharding
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import OBJECTIVES, Inputs, Spec, coefficients, create_objective, pull
-from fairkd_jax.training.sharding import make_mesh, over_batch, replicated
+from fairkd_jax.objectives import OBJECTIVES, Inputs, TaskInfo, create_objective, differentiate, loss_weights
 from fairkd_jax.types import Outputs
 from tests.compared import assert_close, compiled_pull
 
 pytestmark = pytest.mark.usefixtures("optimized")  # numbers may differ where a compiler moves them about
 CLASSES, STUDENT, TEACHER, BATCH = 5, 12, 16, 16
-SPEC = Spec(
+SPEC = TaskInfo(
     CLASSES,
     2,
     STUDENT,
@@ -76,9 +76,10 @@ def test_eight_devices_give_what_one_gives(method):
     inputs = make_inputs()
     alone = jax.device_get(run(params, state, inputs))
     mesh = make_mesh(jax.devices())
-    split = lambda leaf: over_batch(mesh) if leaf.shape[:1] == (BATCH,) else replicated(mesh)  # noqa: E731
+    rows, everywhere = make_batch_sharding(mesh), make_replicated_sharding(mesh)
+    split = lambda leaf: rows if leaf.shape[:1] == (BATCH,) else everywhere  # noqa: E731
     spread = jax.tree.map(lambda leaf: jax.device_put(leaf, split(leaf)), inputs)
-    whole = jax.device_put((params, state), replicated(mesh))
+    whole = jax.device_put((params, state), everywhere)
     together = run(*whole, spread)
     assert len(spread.student.logits.sharding.device_set) == 8
     together = jax.device_get(together)
@@ -150,7 +151,9 @@ def test_weights_of_samples_weigh_a_loss_per_example():
         inputs = make_inputs()
         values, _ = objective.loss(params, state, inputs)
         weights = jnp.linspace(0.0, 2.0, BATCH)
-        weighed = pull(objective, params, state, inputs._replace(batch=inputs.batch | {"mask": weights}))
+        weighed = differentiate(
+            objective, params, state, inputs._replace(batch=inputs.batch | {"mask": weights})
+        )
         expected = (np.float64(values) * np.float64(weights)).sum() / np.float64(weights).sum()
         assert float(weighed.value) == pytest.approx(expected, rel=1e-5)
 
@@ -159,7 +162,7 @@ def test_a_weight_rises_during_its_warmup():
     objectives = {"ckd": create_objective("ckd", warmup_epochs=4.0), "kdpp": create_objective("kdpp")}
     weights = {"ckd": jnp.float32(2.0), "kdpp": jnp.float32(3.0)}
     for epoch, expected in ((0.0, 0.0), (1.0, 0.5), (4.0, 2.0), (9.0, 2.0)):
-        factors = coefficients(objectives, weights, jnp.float32(epoch))
+        factors = loss_weights(objectives, weights, jnp.float32(epoch))
         assert float(factors["ckd"]) == pytest.approx(expected)
         assert float(factors["kdpp"]) == 3.0
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective
-from fairkd_jax.objectives.bias_critic import batch_bias
+from fairkd_jax.objectives import Inputs, TaskInfo, create_objective
+from fairkd_jax.objectives.bias_critic import compute_batch_bias
 from fairkd_jax.types import Outputs
 from tests.compared import compiled_pull
 
@@ -44,8 +44,8 @@ def criticised(params, logits):
 
 def made(groups=2, **options):
     objective = create_objective("bias_critic", **options)
-    spec = Spec(CLASSES, groups, 2, 0, np.full((groups, CLASSES), 5))
-    return objective, *objective.init(jax.random.key(0), spec)
+    info = TaskInfo(CLASSES, groups, 2, 0, np.full((groups, CLASSES), 5))
+    return objective, *objective.init(jax.random.key(0), info)
 
 
 @pytest.mark.parametrize("groups", [2, 3])
@@ -55,7 +55,7 @@ def test_the_target_is_the_batchs_own_bias(groups, seed):
     correct, label = rng.integers(0, 2, 12), rng.integers(0, CLASSES, 12)
     group = rng.integers(-1, groups, 12)
     expected, number = reference_bias(correct, label, group, groups)
-    found, classes = batch_bias(
+    found, classes = compute_batch_bias(
         jnp.asarray(correct),
         jnp.asarray(label),
         jnp.asarray(group),
@@ -88,15 +88,15 @@ def test_the_factor_follows_the_critic(estimate):
     inputs = make_inputs(3.0)
     critic = criticised(params, inputs.student.logits)
     seen = critic[0] if estimate == "first" else critic[:-3].mean()
-    factor = objective.multiplier(params, inputs)
+    factor = objective.influence.factor(params, inputs)
     assert float(factor) == pytest.approx(max(1.0, 3.0 * (seen - 0.05 + 0.01) + 1.0), rel=1e-5)
     slope = jax.grad(
-        lambda logits: objective.multiplier(params, inputs._replace(student=Outputs(logits, logits)))
+        lambda logits: objective.influence.factor(params, inputs._replace(student=Outputs(logits, logits)))
     )
     rows = np.asarray(slope(inputs.student.logits)).any(axis=1)
     assert rows[0]
     assert rows[1:].any() == (estimate == "mean")
-    assert float(objective.multiplier(params, make_inputs(0.0))) == 1.0
+    assert float(objective.influence.factor(params, make_inputs(0.0))) == 1.0
 
 
 def test_a_batch_without_two_groups_teaches_nothing():
@@ -118,6 +118,6 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_one_known_group_is_refused():
-    spec = Spec(CLASSES, 2, 2, 0, np.array([[5, 5, 5], [0, 0, 0]]))
+    info = TaskInfo(CLASSES, 2, 2, 0, np.array([[5, 5, 5], [0, 0, 0]]))
     with pytest.raises(UsageError, match="two known groups"):
-        create_objective("bias_critic").init(jax.random.key(0), spec)
+        create_objective("bias_critic").init(jax.random.key(0), info)

@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective
+from fairkd_jax.objectives import Inputs, TaskInfo, create_objective
 from fairkd_jax.objectives.ckd import kl_divergence
 from fairkd_jax.objectives.ctkd import reversal_strength, temperature
 from fairkd_jax.types import Outputs
@@ -15,7 +15,7 @@ from tests.compared import compiled_pull
 
 KL = jax.jit(kl_divergence)
 CLASSES, BATCH = 5, 8
-SPEC = Spec(CLASSES, 2, 3, 3, np.ones((2, CLASSES)))
+SPEC = TaskInfo(CLASSES, 2, 3, 3, np.ones((2, CLASSES)))
 
 
 def make_inputs(epoch=0.0, seed=0):

@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Spec, create_objective
+from fairkd_jax.objectives import TaskInfo, create_objective
 from fairkd_jax.objectives.ckd import kl_divergence
 from fairkd_jax.objectives.dist import dist_loss
 from fairkd_jax.objectives.dkd import decoupled_kl
@@ -204,8 +204,8 @@ def test_bad_options_are_refused(name, options, message):
 
 
 def test_dkd_refuses_two_classes():
-    with pytest.raises(UsageError, match="2 are too few"):
+    with pytest.raises(UsageError, match="at least 3 classes, not 2; use ckd"):
         DKD(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros(3, int), alpha=1, beta=1, temperature=1.0)
-    spec = Spec(2, 2, 4, 4, np.ones((2, 2)))
-    with pytest.raises(UsageError, match="2 are too few"):
-        create_objective("dkd").init(jax.random.key(0), spec)
+    info = TaskInfo(2, 2, 4, 4, np.ones((2, 2)))
+    with pytest.raises(UsageError, match="at least 3 classes, not 2; use ckd"):
+        create_objective("dkd").init(jax.random.key(0), info)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective
+from fairkd_jax.objectives import Inputs, TaskInfo, create_objective
 from fairkd_jax.objectives.kdpp import direction_norm_loss
 from fairkd_jax.types import Outputs
 from tests.compared import assert_close, compiled_pull
@@ -118,7 +118,7 @@ MEANS = np.random.default_rng(9).normal(size=(CLASSES, WIDTH))
 
 def test_equal_widths_need_no_projector():
     objective = create_objective("kdpp")
-    params, state = objective.init(jax.random.key(0), Spec(CLASSES, 2, WIDTH, WIDTH, COUNTS, MEANS))
+    params, state = objective.init(jax.random.key(0), TaskInfo(CLASSES, 2, WIDTH, WIDTH, COUNTS, MEANS))
     assert params == {}
     assert set(state) == {"class_means"}
     inputs = make_inputs(WIDTH)
@@ -136,7 +136,7 @@ def test_equal_widths_need_no_projector():
 def test_the_projector_normalises_by_the_batch_and_keeps_statistics():
     objective = create_objective("kdpp", dropout_rate=0.0)
     width = 3
-    params, state = objective.init(jax.random.key(0), Spec(CLASSES, 2, width, WIDTH, COUNTS, MEANS))
+    params, state = objective.init(jax.random.key(0), TaskInfo(CLASSES, 2, width, WIDTH, COUNTS, MEANS))
     assert {"norm", "linear"} == set(params)
     inputs = make_inputs(width)
     found = compiled_pull(objective, params, state, inputs)
@@ -155,7 +155,7 @@ def test_the_projector_normalises_by_the_batch_and_keeps_statistics():
 
 def test_the_projectors_dropout_is_a_function_of_the_steps_key():
     objective = create_objective("kdpp")
-    params, state = objective.init(jax.random.key(0), Spec(CLASSES, 2, 30, WIDTH, COUNTS, MEANS))
+    params, state = objective.init(jax.random.key(0), TaskInfo(CLASSES, 2, 30, WIDTH, COUNTS, MEANS))
     inputs = make_inputs(30)
     one, again = (compiled_pull(objective, params, state, inputs).value for _ in range(2))
     other = compiled_pull(objective, params, state, inputs._replace(key=jax.random.key(4))).value
@@ -165,10 +165,10 @@ def test_the_projectors_dropout_is_a_function_of_the_steps_key():
 def test_absent_or_unfitting_class_means_are_refused():
     objective = create_objective("kdpp")
     with pytest.raises(UsageError, match="needs the teacher's class means; see scripts/class_means"):
-        objective.init(jax.random.key(0), Spec(CLASSES, 2, WIDTH, WIDTH, COUNTS))
+        objective.init(jax.random.key(0), TaskInfo(CLASSES, 2, WIDTH, WIDTH, COUNTS))
     with pytest.raises(UsageError, match=r"class means of shape \(4, 5\) do not fit; wanted \(4, 6\)"):
-        objective.init(jax.random.key(0), Spec(CLASSES, 2, WIDTH, WIDTH, COUNTS, MEANS[:, :5]))
-    with pytest.raises(UsageError, match="one width, got student 3, teacher 6 and class means 6"):
+        objective.init(jax.random.key(0), TaskInfo(CLASSES, 2, WIDTH, WIDTH, COUNTS, MEANS[:, :5]))
+    with pytest.raises(UsageError, match="one width; got student 3, teacher 6 and class means 6"):
         DIRECTION_NORM(jnp.ones((2, 3)), jnp.ones((2, 6)), jnp.ones((4, 6)), jnp.zeros(2, int))
     with pytest.raises(UsageError, match=r"kdpp\.dropout_rate=1.0"):
         create_objective("kdpp", dropout_rate=1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.objectives import Inputs, Spec, create_objective
+from fairkd_jax.objectives import Inputs, TaskInfo, create_objective
 from fairkd_jax.objectives.mfd import mmd_loss
 from fairkd_jax.types import Outputs
 from tests.compared import compiled_pull
@@ -96,9 +96,9 @@ def test_nobody_of_known_group_and_equal_distributions_give_zero():
 def test_a_linear_map_stands_between_unequal_widths(width):
     student, teacher, label, group = draw(10, 4, 2, 2)
     teacher = np.random.default_rng(1).normal(size=(10, width))
-    spec = Spec(2, 2, 4, width, np.array([[5, 5], [5, 5]]))
+    info = TaskInfo(2, 2, 4, width, np.array([[5, 5], [5, 5]]))
     objective = create_objective("mfd")
-    params, state = objective.init(jax.random.key(0), spec)
+    params, state = objective.init(jax.random.key(0), info)
     assert (params == {}) == (width == 4)
     batch = {"label": jnp.asarray(label), "group": jnp.asarray(group), "mask": jnp.ones(10)}
     outputs = [Outputs(jnp.zeros((10, 2)), jnp.float32(x)) for x in (student, teacher)]
@@ -119,4 +119,4 @@ def test_a_linear_map_stands_between_unequal_widths(width):
 
 def test_one_known_group_is_refused():
     with pytest.raises(UsageError, match="mfd needs training images of at least two known groups"):
-        create_objective("mfd").init(jax.random.key(0), Spec(2, 2, 4, 4, np.array([[5, 5], [0, 0]])))
+        create_objective("mfd").init(jax.random.key(0), TaskInfo(2, 2, 4, 4, np.array([[5, 5], [0, 0]])))

@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 
 from fairkd_jax.ops import depthwise_conv, native, patch_convolution
 
-needs_compiler = pytest.mark.skipif(not native.available(), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(not native.is_available(), reason="no C++ compiler")
 OURS = ["shift", pytest.param("native", marks=needs_compiler)]
 
 SYMMETRIC = {3: ((1, 1), (1, 1)), 5: ((2, 2), (2, 2))}

@@ -8,13 +8,13 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fairkd_jax.models.layers import BatchNorm
-from fairkd_jax.ops import batch_norm, native, pointwise
+from fairkd_jax.ops import batch_norm, native, pointwise_conv
 from tests.compared import assert_close
 
 EPSILON = 1e-3
 
 
-needs_compiler = pytest.mark.skipif(not native.available(), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(not native.is_available(), reason="no C++ compiler")
 OURS = ["plain", pytest.param("native", marks=needs_compiler)]
 
 
@@ -99,9 +99,9 @@ def test_pointwise_equals_the_product(leading, inputs, outputs):
     arguments = random(*leading, inputs), random(inputs, outputs, seed=1)
     slope = random(*leading, outputs, seed=2)
     expected = value_and_gradients(jnp.matmul, arguments, slope)
-    assert_close(value_and_gradients(pointwise, arguments, slope), expected, 1e-5)
+    assert_close(value_and_gradients(pointwise_conv, arguments, slope), expected, 1e-5)
     half = arguments[0].astype(jnp.bfloat16)
-    value, dx, dkernel = value_and_gradients(pointwise, (half, arguments[1]), slope.astype(jnp.bfloat16))
+    value, dx, dkernel = value_and_gradients(pointwise_conv, (half, arguments[1]), slope.astype(jnp.bfloat16))
     assert (value.dtype, dx.dtype, dkernel.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
     assert_close([value, dx, dkernel], expected, 0.03)
 
@@ -128,7 +128,7 @@ def test_mistakes_are_named():
 
 
 def block(x, kernel, scale, bias, name=None):
-    return batch_norm(pointwise(x, kernel), scale, bias, EPSILON, True, name)[0]
+    return batch_norm(pointwise_conv(x, kernel), scale, bias, EPSILON, True, name)[0]
 
 
 @pytest.mark.parametrize("name", OURS)

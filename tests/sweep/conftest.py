@@ -13,8 +13,8 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from fairkd_jax.sweep.tasks import Outcome
-from fairkd_jax.training.workdir import plain
+from fairkd_jax.runs.folder import to_json_dict
+from fairkd_jax.sweep.worker import Outcome
 
 ROOT = Path(__file__).parents[2]
 TASK = {
@@ -56,7 +56,7 @@ def make_config(file):
 def write_run(folder, config, *, last=1000, best=1000, scores=(("test", {}),), lines=()):
     """Writes what a run leaves behind, as far as it is read; `scores` by split, changes of SUMMARY."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = config if isinstance(config, dict) else plain(config)
+    content = config if isinstance(config, dict) else to_json_dict(config)
     (folder / "config.json").write_text(json.dumps(content | {"task": TASK}))
     for which, step in (("last", last), ("best", best)):
         (folder / "checkpoints" / which / str(step)).mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ class ProcessLauncher:
     """Does jobs in processes that are interrupted and killed as Ray's workers are."""
 
     CODE = (
-        "import json, signal, sys\nfrom fairkd_jax.sweep.tasks import Job, run_job\n"
+        "import json, signal, sys\nfrom fairkd_jax.sweep.worker import Job, run_job\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as a shell's background has it
         "print(json.dumps(run_job(Job(*json.loads(sys.argv[1])))))"
     )
@@ -98,7 +98,7 @@ class ProcessLauncher:
             )
         self.most = max(self.most, len(self.workers))
 
-    def finished(self, handles, seconds):
+    def collect_finished(self, handles, seconds):
         if cancelled := [handle for handle in handles if handle in self.cancelled]:
             return [(handle, Outcome(255, "cancelled")) for handle in cancelled]
         self._fill()

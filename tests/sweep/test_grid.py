@@ -16,7 +16,7 @@ def test_a_grid_is_read():
         "adversary.hidden": ["(64,64)", "(8,)"],
         "objectives": ["cross_entropy,ckd", "cross_entropy"],
     }
-    combined = grid.points({"a": ["1", "2"], "b": ["3", "4"]})
+    combined = grid.list_points({"a": ["1", "2"], "b": ["3", "4"]})
     assert [tuple(point.values()) for point in combined] == [("1", "3"), ("1", "4"), ("2", "3"), ("2", "4")]
 
 
@@ -40,10 +40,10 @@ def test_a_grid_that_cannot_be_read_is_refused(given, message):
 
 def test_names_are_safe_folders_and_differ_where_the_values_do():
     values = {"adversary.weight": 0.5, "seed": 1, "objectives": ("a", "b"), "data.source": ""}
-    assert grid.name_of(values) == "adversary.weight=0.5,seed=1,objectives=a+b,data.source=empty"
-    first, second = (grid.name_of({"finetune.frozen": (name,)}) for name in ("stem/*", "stem/?"))
+    assert grid.make_point_name(values) == "adversary.weight=0.5,seed=1,objectives=a+b,data.source=empty"
+    first, second = (grid.make_point_name({"finetune.frozen": (name,)}) for name in ("stem/*", "stem/?"))
     assert first != second
-    for name in (first, grid.name_of({"data.source": "x" * 400})):
+    for name in (first, grid.make_point_name({"data.source": "x" * 400})):
         assert len(name) <= 150
         assert not set(name) & set("/*? ")
 
@@ -63,7 +63,7 @@ def test_names_are_safe_folders_and_differ_where_the_values_do():
     ],
 )
 def test_values_are_written_as_the_command_line_takes_them(value, text):
-    assert grid.text_of(value) == text
+    assert grid.format_value(value) == text
 
 
 def test_overrides_make_one_config_into_another():
@@ -73,7 +73,7 @@ def test_overrides_make_one_config_into_another():
     )
     wanted.data.manifest.class_names = ("a, b", "3")
     wanted.adversary.hidden = ()
-    texts = grid.overrides(make({}).to_dict(), wanted.to_dict(), keep=["seed"])
+    texts = grid.find_overrides(make({}).to_dict(), wanted.to_dict(), keep=["seed"])
     assert texts["seed"] == "0"
     assert texts["teacher.image_size"] == "48"
     made = make(texts)
@@ -85,6 +85,6 @@ def test_overrides_make_one_config_into_another():
 def test_a_key_that_becomes_empty_takes_its_section_with_it():
     make = make_config(ROOT / "configs" / "rkd_adv.py")
     base = make({"teacher.image_size": "48", "teacher.epochs": "3"})
-    texts = grid.overrides(base.to_dict(), make({"teacher.dtype": "bfloat16"}).to_dict())
+    texts = grid.find_overrides(base.to_dict(), make({"teacher.dtype": "bfloat16"}).to_dict())
     assert list(texts) == ["teacher"]
     assert make(texts).to_dict() == make({"teacher.dtype": "bfloat16"}).to_dict()

@@ -1,11 +1,12 @@
 """scripts/sweep.py as users start it."""
 
+import dataclasses
 import functools
 import shlex
 
 import pytest
 
-from fairkd_jax.training.config import MODEL_KEYS
+from fairkd_jax.recipe.sections import ModelRecipe
 from tests.sweep.conftest import write_run
 
 CONFIG = "--config=configs/rkd_adv.py"
@@ -28,10 +29,23 @@ def test_a_dry_run_prints_a_command_a_line(start, tmp_path):
         assert "--config.epochs=2" in words or "/teachers/" in line
     assert sum("eval.py" in line for line in lines) == 4
     assert shown.stderr == (
-        "sweep.py: 6 commands, and 0 runs complete before; the first 2 lines (teachers) must have ended well"
-        " before the others start\n"
+        "sweep.py: 6 commands; 0 runs already complete; start the other lines only after the first 2 lines"
+        " (teachers) have succeeded\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_config_is_found_by_its_name_from_any_folder(start, tmp_path):
+    arguments = ("--config", "rkd:utkface,sampling", "--grid=seed=0,1", "--config.epochs=2", "--dry_run")
+    shown = start(*arguments, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    lines = [shlex.split(line) for line in shown.stdout.splitlines()]
+    assert len(lines) == 4
+    folders = {words[-1].removeprefix("--workdir=") for words in lines if "/teachers/" not in words[-1]}
+    assert folders == {f"runs/sweep-rkd_sampling-utkface/seed={seed}" for seed in (0, 1)}
+    for words in lines:
+        assert words[1].endswith("/train.py")
+        assert words[2] == "--config=rkd:utkface,sampling"
 
 
 def test_a_mistake_is_one_line_before_anything_starts(start):
@@ -44,7 +58,10 @@ def test_a_mistake_is_one_line_before_anything_starts(start):
 
 def test_the_summary_is_printed_and_written(start, tmp_path):
     config = {"seed": 3, "objectives": ["ckd"], "batch_size": 8, "epochs": 1, "teacher": {}, "data": {}}
-    config |= {"student": dict.fromkeys(MODEL_KEYS), "optimizer": {}}
+    config |= {
+        "student": dict.fromkeys(field.name for field in dataclasses.fields(ModelRecipe)),
+        "optimizer": {},
+    }
     write_run(tmp_path / "a", config, scores=[("test", {}), ("val", {})])
     printed = start("--summary", tmp_path)
     assert printed.returncode == 0, printed.stderr

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from fairkd_jax.sweep.ray_runner import RayLauncher
-from fairkd_jax.sweep.tasks import LOG, Job, Outcome
-from tests.sweep.test_tasks import PROGRAM, ends
+from fairkd_jax.sweep.worker import LOG, Job, Outcome
+from tests.sweep.test_worker import PROGRAM, ends
 
 # Not imported here: it reads its settings then.
 pytestmark = [
@@ -45,7 +45,7 @@ def make_job(tmp_path):
 
 def wait(launcher, handle, seconds=60.0):
     """How it ended."""
-    ((same, outcome),) = launcher.finished([handle], seconds)
+    ((same, outcome),) = launcher.collect_finished([handle], seconds)
     assert same == handle
     return outcome
 
@@ -56,7 +56,7 @@ def started(launcher, handle, folder):
         with contextlib.suppress(OSError, ValueError):
             pid, child = map(int, (folder / "pids").read_text().split())
             return pid, child
-        assert launcher.finished([handle], 0.1) == []
+        assert launcher.collect_finished([handle], 0.1) == []
     raise AssertionError("it did not start")
 
 
@@ -91,10 +91,10 @@ def test_what_waits_for_room_can_be_stopped_too(launcher, make_job):
     jobs = [make_job("wait")._replace(cwd=str(folder), folder=str(folder / f"run{n}")) for n in range(3)]
     handles = [launcher.start(job) for job in jobs]
     began = time.monotonic()
-    while not launcher.finished(handles, 0.1) and time.monotonic() - began < 3.0:
+    while not launcher.collect_finished(handles, 0.1) and time.monotonic() - began < 3.0:
         pass
     launcher.stop(handles, at_once=False)
     left = set(handles)
     while left and time.monotonic() - began < 30.0:
-        left -= {handle for handle, _ in launcher.finished(list(left), 1.0)}
+        left -= {handle for handle, _ in launcher.collect_finished(list(left), 1.0)}
     assert not left

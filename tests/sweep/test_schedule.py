@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fairkd_jax.sweep.plan import Run
-from fairkd_jax.sweep.schedule import SweepFailed, run_all
-from fairkd_jax.sweep.states import Board
-from fairkd_jax.sweep.tasks import Job, Outcome
+from fairkd_jax.sweep.planned_runs import PlannedRun
+from fairkd_jax.sweep.schedule import SweepError, run_sweep
+from fairkd_jax.sweep.status_table import StatusTable
+from fairkd_jax.sweep.worker import Job, Outcome
 from tests.sweep.conftest import ProcessLauncher
 
 PROGRAM = """
@@ -32,8 +32,8 @@ if kind == "wait":
 """
 
 
-class Told(Board):
-    """A board as in a log, of which the test reads the lines."""
+class RecordedTable(StatusTable):
+    """Status table in a log whose lines the test reads."""
 
     def __init__(self):
         self.stream = io.StringIO()
@@ -48,25 +48,25 @@ class Told(Board):
 def sweep(tmp_path, launcher):
     """Runs a sweep of `name -> kind`, or `(kind, name of its teacher)`."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    board = Told()
+    table = RecordedTable()
 
     def do(kinds, *, retries=2, parallel=0, launcher=launcher):
         runs, kind_of = [], {}
         for name, kind in kinds.items():
-            kind, needs = kind if isinstance(kind, tuple) else (kind, "")
-            runs.append(Run(name, tmp_path / name, {}, [(tmp_path / name, None)], needs))
+            kind, teacher_name = kind if isinstance(kind, tuple) else (kind, "")
+            runs.append(PlannedRun(name, tmp_path / name, {}, [(tmp_path / name, None)], teacher_name))
             kind_of[name] = kind
 
-        def job_of(run):
+        def make_job(run):
             if (run.folder / "complete").exists():
                 return None
             command = ("program.py", kind_of[run.name], str(run.folder))
             return Job(run.name, str(run.folder), (command,), str(tmp_path), str(tmp_path), {})
 
-        options = {"retries": retries, "parallel": parallel, "board": board, "poll": 0.05}
-        run_all(runs, launcher, job_of=job_of, **options)
+        options = {"retries": retries, "parallel": parallel, "table": table, "poll": 0.05}
+        run_sweep(runs, launcher, make_job=make_job, **options)
 
-    do.board, do.folder = board, tmp_path
+    do.table, do.folder = table, tmp_path
     return do
 
 
@@ -90,10 +90,10 @@ def test_teachers_come_before_their_students_and_what_is_complete_is_left(sweep,
     (sweep.folder / "b" / "complete").write_text("")
     sweep({"teachers/t": "ok", "a": ("ok", "teachers/t"), "b": ("ok", "teachers/t"), "c": "ok"})
     assert launcher.started == ["teachers/t", "c", "a"]
-    assert sweep.board.stream.getvalue().startswith(
+    assert sweep.table.stream.getvalue().startswith(
         "sweep: 3 runs, 1 complete before, 1 teacher to train first\n"
     )
-    assert sweep.board.lines[-1] == "4 done"
+    assert sweep.table.lines[-1] == "4 done"
     again = ProcessLauncher()
     sweep({"teachers/t": "ok", "a": ("ok", "teachers/t"), "b": ("ok", "teachers/t")}, launcher=again)
     assert again.started == []
@@ -109,31 +109,31 @@ def test_a_teacher_that_no_student_needs_any_more_is_not_trained(sweep, launcher
 def test_a_run_that_is_killed_starts_again(sweep, launcher):
     sweep({"a": "killed_once"})
     assert launcher.started == ["a", "a"]
-    assert any(line.startswith("a  waiting  retried 1  killed (") for line in sweep.board.lines)
-    assert "a  done  retried 1" in sweep.board.lines
+    assert any(line.startswith("a  waiting  retried 1  killed (") for line in sweep.table.lines)
+    assert "a  done  retried 1" in sweep.table.lines
 
 
 def test_only_so_often(sweep, launcher):
-    with pytest.raises(SweepFailed, match="1 of 1 run not complete"):
+    with pytest.raises(SweepError, match="1 of 1 run not complete"):
         sweep({"a": "killed"}, retries=2)
     assert launcher.started == ["a"] * 3
 
 
 @pytest.mark.parametrize("code", ["1", "2"])
 def test_a_mistake_is_not_tried_again(sweep, launcher, code):
-    with pytest.raises(SweepFailed) as caught:
+    with pytest.raises(SweepError) as caught:
         sweep({"a": code, "b": "ok"})
     assert caught.value.exit_code == 1
     assert sorted(launcher.started) == ["a", "b"]
-    assert "a  failed  program.py: that is wrong" in sweep.board.lines
-    assert sweep.board.stream.getvalue().splitlines()[-1].endswith(f"({sweep.folder / 'a' / 'sweep.log'})")
+    assert "a  failed  program.py: that is wrong" in sweep.table.lines
+    assert sweep.table.stream.getvalue().splitlines()[-1].endswith(f"({sweep.folder / 'a' / 'sweep.log'})")
 
 
 def test_the_students_of_a_teacher_that_fails_are_left_out(sweep, launcher):
-    with pytest.raises(SweepFailed, match="2 of 3 runs not complete"):
+    with pytest.raises(SweepError, match="2 of 3 runs not complete"):
         sweep({"teachers/t": "2", "a": ("ok", "teachers/t"), "b": "ok"})
     assert sorted(launcher.started) == ["b", "teachers/t"]
-    assert "a  left out  its teacher failed: teachers/t" in sweep.board.lines
+    assert "a  left out  its teacher failed: teachers/t" in sweep.table.lines
 
 
 def test_no_more_run_at_once_than_asked(sweep):
@@ -145,10 +145,10 @@ def test_no_more_run_at_once_than_asked(sweep):
 def test_a_machine_that_is_lost_costs_a_retry(sweep, launcher):
     thread = threading.Thread(target=lose_first_worker, args=(sweep.folder / "a", launcher))
     thread.start()
-    with pytest.raises(SweepFailed):
+    with pytest.raises(SweepError):
         sweep({"a": "wait"}, retries=0)
     thread.join()
-    assert "a  failed  worker lost" in sweep.board.lines
+    assert "a  failed  worker lost" in sweep.table.lines
 
 
 def lose_first_worker(folder, launcher):
@@ -162,14 +162,14 @@ def test_ctrl_c_stops_all_and_leaves_nothing_running(sweep, number):
     launcher = ProcessLauncher(room=1)
     before = signal.getsignal(number)
     thread = interrupt_when((sweep.folder / "a" / "try0").exists, number)
-    with pytest.raises(SweepFailed, match="the same command goes on") as caught:
+    with pytest.raises(SweepError, match="start the same command again to continue") as caught:
         sweep({"a": "wait", "b": "wait", "c": ("wait", "a")}, launcher=launcher)
     thread.join()
     assert caught.value.exit_code == 128 + number
     for name in "abc":
-        assert f"{name}  stopped" in sweep.board.lines
+        assert f"{name}  stopped" in sweep.table.lines
     assert not (sweep.folder / "b").exists()
-    assert "stopping: every run saves its state first" in sweep.board.stream.getvalue()
+    assert "stopping: every run saves its state first" in sweep.table.stream.getvalue()
     assert signal.getsignal(number) is before
 
 
@@ -182,7 +182,7 @@ def test_a_second_ctrl_c_ends_it_at_once():
             os.kill(os.getpid(), signal.SIGINT)
             return job.name
 
-        def finished(self, handles, seconds):
+        def collect_finished(self, handles, seconds):
             if len(self.stops) == 1:
                 os.kill(os.getpid(), signal.SIGINT)
             return [(handle, Outcome(255)) for handle in handles if len(self.stops) == 2]
@@ -190,8 +190,10 @@ def test_a_second_ctrl_c_ends_it_at_once():
         def stop(self, handles, *, at_once):
             self.stops.append((list(handles), at_once))
 
-    launcher, run = Stubborn(), Run("a", Path("nowhere"), {}, [(Path("nowhere"), None)])
+    launcher, run = Stubborn(), PlannedRun("a", Path("nowhere"), {}, [(Path("nowhere"), None)])
     job = Job("a", "nowhere", (), "", "", {})
-    with pytest.raises(SweepFailed):
-        run_all([run], launcher, job_of=lambda _: job, retries=1, parallel=0, board=Told(), poll=0.0)
+    with pytest.raises(SweepError):
+        run_sweep(
+            [run], launcher, make_job=lambda _: job, retries=1, parallel=0, table=RecordedTable(), poll=0.0
+        )
     assert launcher.stops == [(["a"], False), (["a"], True)]

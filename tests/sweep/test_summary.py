@@ -8,9 +8,9 @@ import pytest
 from pyarrow import parquet
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.sweep.gather import runs_below
-from fairkd_jax.sweep.summary import choose, summarize
-from fairkd_jax.training import resolved
+from fairkd_jax.evaluation.collect import find_runs
+from fairkd_jax.recipe.values import normalize
+from fairkd_jax.sweep.summary import choose_method, write_summary
 from tests.sweep.conftest import ROOT, make_config, write_run
 
 MAD = "mean_abs_disparity"
@@ -23,7 +23,7 @@ def make_run(tmp_path):
     def run(name, texts=None, *, test=None, val=None, **others):
         scores = [("test", test or {}), *([("val", val)] if val is not None else [])]
         folder = tmp_path / "all" / name
-        write_run(folder, resolved(make(texts or {})), scores=scores, **others)
+        write_run(folder, normalize(make(texts or {})), scores=scores, **others)
         return folder
 
     run.folder = tmp_path / "all"
@@ -44,7 +44,7 @@ def test_everything_is_gathered_in_two_files(make_run):
     lines = [{"step": 900, "validation/accuracy": 0.5}, {"step": 1000, "loss": 1.0}]
     lines.append({"step": 1000, **{f"validation/{key}": value for key, value in scores.items()}})
     make_run("b", {"adversary.weight": "0.5", "log_every_steps": "3"}, test={"accuracy": 0.7}, lines=lines)
-    text = summarize(make_run.folder, None, 0.01)
+    text = write_summary(make_run.folder, None, 0.01)
     rows = table(make_run.folder)
     assert rows == [
         {key: "" if value is None else str(value) for key, value in row.items()}
@@ -73,7 +73,7 @@ def test_everything_is_gathered_in_two_files(make_run):
 def test_keys_that_only_some_methods_use_are_in_the_files_alone(make_run):
     make_run("a", {"seed": "1"})
     make_run("b", {"objectives": "cross_entropy,ckd"})
-    text = summarize(make_run.folder, None, 0.01)
+    text = write_summary(make_run.folder, None, 0.01)
     assert {row["ckd.temperature"] for row in table(make_run.folder)} == {"", "4.0"}
     assert "ckd.temperature" not in text
     assert "cross_entropy+ckd" in text
@@ -92,11 +92,11 @@ def test_what_is_a_run_and_what_belongs_to_one(make_run):
     ):
         make_run(name)
     folder = make_run.folder
-    found = [str(run.relative_to(folder)) for run in runs_below(folder)]
+    found = [str(run.relative_to(folder)) for run in find_runs(folder)]
     assert found == ["a", "b/members/seed=0", "b/members/seed=1", "c/d/teacher"]
-    assert [run.name for run in runs_below(folder / "a")] == ["a"]
+    assert [run.name for run in find_runs(folder / "a")] == ["a"]
     (folder / "b" / "members" / "seed=1" / "eval" / "test.json").unlink()
-    assert "Left out, as not evaluated yet: 1 run." in summarize(folder, None, 0.01)
+    assert "Left out, as not evaluated yet: 1 run." in write_summary(folder, None, 0.01)
     assert len(table(folder)) == 3
 
 
@@ -104,7 +104,7 @@ def test_validation_is_of_the_checkpoint_that_was_tested(make_run):
     """Not of the one before the run was made longer, nor of another one that was scored in between."""
     line = {"step": 1000, "validation/accuracy": 0.8, f"validation/corrected_{MAD}": 0.1}
     make_run("a", val={"accuracy": 0.2, "step": 400}, lines=[line])
-    summarize(make_run.folder, None, 0.01)
+    write_summary(make_run.folder, None, 0.01)
     assert table(make_run.folder)[0]["val_accuracy"] == "0.8"
 
 
@@ -113,7 +113,7 @@ def test_what_is_left_out_is_told_with_the_reason(make_run):
     (make_run("b") / "diverged.txt").write_text("loss not finite\n")
     make_run("c", {"epochs": "2000"})  # it was made longer since
     make_run("d", test={"step": 900})
-    text = summarize(make_run.folder, None, 0.01)
+    text = write_summary(make_run.folder, None, 0.01)
     assert [row["run"] for row in table(make_run.folder)] == ["a"]
     assert "Left out, as diverged: 1 run." in text
     assert "Left out, as trained further since it was evaluated: 2 runs." in text
@@ -127,7 +127,7 @@ def test_a_seed_with_two_teachers_is_no_second_seed(make_run):
         content = json.loads((folder / "config.json").read_text())
         content["task"]["teacher"] = {"architecture": "x", "step": 1, "fingerprint": teacher}
         (folder / "config.json").write_text(json.dumps(content))
-    text = summarize(make_run.folder, None, 0.01)
+    text = write_summary(make_run.folder, None, 0.01)
     assert "Chosen: a (seeds 0)" in text
     assert [row["teacher"] for row in table(make_run.folder)] == ["first", "second", "second"]
 
@@ -136,20 +136,20 @@ def test_a_seed_with_two_teachers_is_no_second_seed(make_run):
 def test_numbers_without_sense_are_refused(bound, margin, make_run):
     make_run("a")
     with pytest.raises(UsageError, match="must be 0 or more"):
-        summarize(make_run.folder, bound, margin)
+        write_summary(make_run.folder, bound, margin)
 
 
 def test_folders_that_hold_nothing_are_refused(make_run, tmp_path):
     with pytest.raises(UsageError, match="there is no folder"):
-        summarize(tmp_path / "nowhere", None, 0.01)
+        write_summary(tmp_path / "nowhere", None, 0.01)
     run = make_run("a")
     (run / "eval" / "test.json").unlink()
     with pytest.raises(UsageError, match="holds no evaluated run"):
-        summarize(make_run.folder, None, 0.01)
+        write_summary(make_run.folder, None, 0.01)
     make_run("a", test={"any_bias_p": "x"})
     (run / "eval" / "test.json").write_text('{"student": {}}')
     with pytest.raises(UsageError, match=r"test.json cannot be read .* run `python eval.py --workdir .*a"):
-        summarize(make_run.folder, None, 0.01)
+        write_summary(make_run.folder, None, 0.01)
     assert not list(make_run.folder.glob("summary*"))
 
 
@@ -168,8 +168,8 @@ def chosen(methods, max_disparity=None, margin=0.01, images="v"):
                 }
             )
             names.append(name)
-    found = choose(rows, names, [images] * len(rows), max_disparity=max_disparity, margin=margin)
-    return [rows[place]["run"] for place in found.rows], found.words
+    found = choose_method(rows, names, [images] * len(rows), max_disparity=max_disparity, margin=margin)
+    return [rows[place]["run"] for place in found.rows], found.reason
 
 
 def test_the_least_disparity_within_the_margin_is_chosen():
@@ -182,7 +182,7 @@ def test_the_least_disparity_within_the_margin_is_chosen():
     assert runs == ["fair0", "fair1"]
     assert "accuracy 0.9350, disparity 0.1000 there" in words
     assert "seeds 0, 1" in words
-    assert "Mind" not in words
+    assert "Note" not in words
     assert chosen(methods, margin=0.1)[0] == ["fairer0", "fairer1"]
     assert chosen(methods, margin=0.0)[0] == ["plain0", "plain1"]
 
@@ -193,7 +193,7 @@ def test_the_most_accurate_within_a_bound_is_chosen():
     assert chosen(methods, 0.3)[0] == ["plain0"]
     runs, words = chosen(methods, 0.001)
     assert runs == []
-    assert "no method keeps within 0.001" in words
+    assert "no method is within 0.001" in words
 
 
 def test_what_is_not_known_is_not_chosen():
@@ -201,17 +201,17 @@ def test_what_is_not_known_is_not_chosen():
     assert chosen(methods)[0] == ["a0"]
     runs, words = chosen({"b": methods["b"]})
     assert runs == []
-    assert "no accuracy and disparity on validation are known" in words
+    assert "no method has both accuracy and disparity on validation" in words
 
 
 def test_a_method_with_fewer_seeds_is_pointed_out():
     runs, words = chosen({"a": [(0.9, 0.2), (0.9, 0.2)], "b": [(0.9, 0.1)]})
     assert runs == ["b0"]
-    assert "Mind that the methods have 1 to 2 seeds" in words
+    assert "Note that the methods have 1 to 2 seeds" in words
 
 
 def test_runs_of_different_images_are_not_chosen_among():
     rows = [{"run": "a"}, {"run": "b"}]
-    found = choose(rows, ["a", "b"], ["v", "w"], max_disparity=None, margin=0.01)
+    found = choose_method(rows, ["a", "b"], ["v", "w"], max_disparity=None, margin=0.01)
     assert found.rows == ()
-    assert "different images" in found.words
+    assert "different images" in found.reason

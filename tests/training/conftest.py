@@ -14,18 +14,20 @@ import pytest
 from configs import student as student_config
 from configs import teacher as teacher_config
 from fairkd_jax.data.augment import Augmentation, augment
-from fairkd_jax.data.batches import train_batches
+from fairkd_jax.data.batches import iterate_train_batches
+from fairkd_jax.engine.sharding import make_batch_sharding, make_mesh, make_replicated_sharding, to_global
+from fairkd_jax.engine.state import rng_key
+from fairkd_jax.engine.train_step import init_state, make_train_step
 from fairkd_jax.models import EfficientNet
 from fairkd_jax.models.architecture import ARCHITECTURES, Architecture, Stage
-from fairkd_jax.objectives import Spec, create_objective
-from fairkd_jax.training import experiment, train
-from fairkd_jax.training import run as training_run
-from fairkd_jax.training.config import check
-from fairkd_jax.training.member import Meter
-from fairkd_jax.training.sharding import make_mesh, over_batch, replicated, to_global
-from fairkd_jax.training.state import purpose_key
-from fairkd_jax.training.step import init_state, make_train_step
-from fairkd_jax.training.task import check_task, task_of
+from fairkd_jax.objectives import TaskInfo, create_objective
+from fairkd_jax.recipe.parse import parse_recipe
+from fairkd_jax.runs.dataset import describe_data, open_data
+from fairkd_jax.training import build, train
+from fairkd_jax.training.checks import check_data, check_recipe
+from fairkd_jax.training.context import RunContext
+from fairkd_jax.training.run import prepare_teacher
+from fairkd_jax.training.student_log import Meter
 from tests.models.toy import STEMS
 
 
@@ -64,7 +66,7 @@ def teacher_key():
 
 
 def student_key():
-    return purpose_key(0, "init/student")
+    return rng_key(0, "init/student")
 
 
 class Task:
@@ -86,7 +88,7 @@ class Task:
         objectives = {name: create_objective(name, **(options or {}).get(name, {})) for name in names}
         optimizers = optimizers or {"student": optax.sgd(0.01), "adversary": optax.sgd(0.1)}
         self.teacher_variables = variables_of(32, 0, teacher_key)
-        spec = Spec(
+        info = TaskInfo(
             CLASSES,
             len(counts),
             self.student.architecture.head,
@@ -94,7 +96,7 @@ class Task:
             counts,
         )
         common = {"student": self.student, "objectives": objectives, "optimizers": optimizers}
-        options = {"spec": spec, "image_size": SIZE, "with_ema": ema_decay > 0}
+        options = {"info": info, "image_size": SIZE, "with_ema": ema_decay > 0}
         self.init_with = functools.partial(init_state, **common, **options)
         # The same student for every task with seed 0, without tracing its network again.
         variables = variables_of(24, group_heads, student_key)
@@ -166,7 +168,7 @@ class Whole(Task):
             # Whatever else is new, nothing is compiled again.
             traced_once = chex.assert_max_traces(lambda *arguments: self.step(*arguments), 1)
             self._steps[mesh] = jax.jit(traced_once, donate_argnums=0)
-        everywhere = replicated(mesh)
+        everywhere = make_replicated_sharding(mesh)
         first = self.start(**settings)
         number = jax.device_put(first.step, everywhere)
         state = jax.device_put(first, everywhere)
@@ -175,7 +177,7 @@ class Whole(Task):
         weights = jax.device_put(self.weights | given, everywhere)
         history = []
         for batch in batches:
-            arrays = to_global(batch, over_batch(mesh))
+            arrays = to_global(batch, make_batch_sharding(mesh))
             if again:
                 state = state.replace(step=jnp.copy(number))
             with jax.transfer_guard("disallow"):
@@ -212,6 +214,12 @@ def taught(make_config, make_once):
 
 
 @pytest.fixture(scope="package")
+def finished(make_config, make_once):
+    """A run of `student.py` of 8 steps on one device; it is only read."""
+    return make_once("finished", lambda workdir: train(make_config(), workdir, devices=jax.devices()[:1]))
+
+
+@pytest.fixture(scope="package")
 def learn(taught):
     """Returns a function that trains as `train` does, but leaves nothing behind.
 
@@ -221,12 +229,13 @@ def learn(taught):
     def learn(config, epochs=3):
         config.teacher.checkpoint, config.teacher.architecture = str(taught), "wide_stem"
         config.batch_size, config.epochs = 64, epochs
-        check(config)
-        dataset = experiment.open_data(config)
-        check_task(config, dataset)
-        teacher, means = training_run._teacher(config, taught, dataset, task_of(dataset), jax.devices()[:1])
-        program = experiment.build(config, dataset, teacher, make_mesh(jax.devices()[:1]), "", means)
-        batches = train_batches(
+        recipe, devices = parse_recipe(config), jax.devices()[:1]
+        check_recipe(recipe)
+        dataset = open_data(recipe.data)
+        check_data(recipe, dataset)
+        run = prepare_teacher(RunContext(taught, recipe, dataset, describe_data(dataset), devices, ""))
+        program = build.build_program(run, make_mesh(devices))
+        batches = iterate_train_batches(
             program.train,
             batch_size=program.batch_size,
             seed=program.data_seed,
@@ -237,7 +246,7 @@ def learn(taught):
         for step in range(program.total_steps):
             state, metrics = program.step(state, program.teacher_variables, next(batches), program.weights)
             meter.add(step + 1, jax.device_get(metrics))
-            lines.append(meter.means())
+            lines.append(meter.take_means())
         return lines, state
 
     return learn
@@ -245,8 +254,8 @@ def learn(taught):
 
 @pytest.fixture(scope="session")
 def make_config(data_directory):
-    def make(module=student_config, **changes):
-        config = module.get_config()
+    def make(module=student_config, words="", **changes):
+        config = module.get_config(words)
         config.data.directory, config.data.size, config.data.image_size = data_directory, 16, 16
         config.student.architecture, config.teacher.architecture = "stem", "wide_stem"
         config.epochs = config.teacher.epochs = 2
@@ -263,19 +272,20 @@ def make_config(data_directory):
 @pytest.fixture(scope="module")
 def built_once():
     """Runs of one config share their compiled program, as they do not in processes of their own."""
-    build, programs = experiment.build, {}
+    build_program, programs = build.build_program, {}
 
-    def built(config, dataset, teacher, mesh, name, class_means=None, members=()):
-        whole = config.copy_and_resolve_references()
+    def build_once(run, mesh, *, name="", students=()):
+        whole = run.recipe.config.copy_and_resolve_references()
         # These two say what the loop does, not what is compiled.
         whole.checkpoint_every_steps = whole.log_every_steps = 0
-        taught = teacher.fingerprint() if teacher else None
-        key = (whole.to_json(), mesh, name, taught, *(own.to_json() for own in members))
+        taught = run.teacher.compute_fingerprint() if run.teacher else None
+        key = (whole.to_json(), mesh, name or run.name, taught, *(own.name for own in students))
         if key not in programs:
-            programs[key] = build(config, dataset, teacher, mesh, name, class_means, members)
-        own = {"log_every": config.log_every_steps, "checkpoint_every": config.checkpoint_every_steps}
+            programs[key] = build_program(run, mesh, name=name, students=students)
+        recipe = run.recipe
+        own = {"log_every": recipe.log_every_steps, "checkpoint_every": recipe.checkpoint_every_steps}
         return dataclasses.replace(programs[key], **own)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "build", built)
+        patch.setattr(build, "build_program", build_once)
         yield

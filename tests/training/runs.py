@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from fairkd_jax.training.checkpoint import Checkpoints
+from fairkd_jax.runs.checkpoint import Checkpoints
 
 ONE = jax.devices()[:1]
+CLOCKS = ("images_per_second", "data_wait_share")  # what a metrics line says of the time that it took
 
 
 def lines_of(workdir):

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairkd_jax.data.augment import Augmentation, augment
+from fairkd_jax.engine.gradients import project_out
+from fairkd_jax.engine.state import rng_key
+from fairkd_jax.engine.train_step import COUNTS
 from fairkd_jax.objectives import ckd
-from fairkd_jax.objectives.perceptron import Perceptron
-from fairkd_jax.training.gradients import projected
-from fairkd_jax.training.state import purpose_key
-from fairkd_jax.training.step import COUNTS
+from fairkd_jax.objectives.mlp import MLP
 
 STEP = 7
 
@@ -21,7 +21,7 @@ STEP = 7
 @jax.jit
 def seen(pixels):
     """What student and teacher see of a batch at step 7."""
-    return augment(purpose_key(0, "augment", STEP), pixels, Augmentation(flip=True), size=pixels.shape[1])
+    return augment(rng_key(0, "augment", STEP), pixels, Augmentation(flip=True), size=pixels.shape[1])
 
 
 class Once:
@@ -43,7 +43,7 @@ class Once:
             self.images,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": purpose_key(0, "dropout", STEP)},
+            rngs={"dropout": rng_key(0, "dropout", STEP)},
         )[0]
 
     def taught(self, params):
@@ -56,7 +56,7 @@ class Once:
         """The adversary's loss, not reversed."""
         outputs = self.outputs(params)
         features = jnp.concatenate([outputs.embedding, jax.nn.one_hot(self.batch["label"], 4)], axis=1)
-        logits = Perceptron((128, 128), 2).apply({"params": self.state.params["adversary"]}, features)
+        logits = MLP((128, 128), 2).apply({"params": self.state.params["adversary"]}, features)
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, self.batch["group"])
         table = self.state.objective_state["adversary"]["weights"]
         weight = table[self.batch["group"], self.batch["label"]]
@@ -133,7 +133,7 @@ def test_the_projection_is_zhangs(once_with, weight):
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=8), st.floats(0.01, 9))
 def test_what_is_left_of_a_projection_does_not_help_the_adversary(pairs, strength):
     g, a = (jnp.asarray(np.array(x), jnp.float32) for x in zip(*pairs, strict=True))
-    left, cosine = projected({"w": g}, {"w": a}, jnp.float32(strength))
+    left, cosine = project_out({"w": g}, {"w": a}, jnp.float32(strength))
     along = float((left["w"] + strength * a) @ a)
     scale = float(jnp.linalg.norm(g) * jnp.linalg.norm(a)) + strength * float(a @ a) + 1e-3
     if float(a @ a) > 1e-6:
@@ -167,7 +167,7 @@ def test_the_critics_factor_multiplies_the_labels_loss_alone(make_task, make_bat
 
     def total(params):
         labels, teacher = once.taught(params)
-        reader = Perceptron((256,), 1)
+        reader = MLP((256,), 1)
         score = reader.apply({"params": once.state.params["bias_critic"]}, once.outputs(params).logits)
         return labels * jnp.maximum(1.0, 2.0 * (jax.nn.sigmoid(score[0, 0]) - 0.05 + 0.01) + 1.0) + teacher
 

@@ -1,17 +1,18 @@
 """Each way of debiasing from its config, as a run on digits; and the two controls."""
 
-import importlib
-
 import numpy as np
 import pytest
 
-from configs import ckd_heads, placebo, positive_control
-from configs._debiasing import DEBIASING
-from fairkd_jax.training import evaluate_run, experiment, train
-from fairkd_jax.training.scoring import _balancing
-from fairkd_jax.training.sharding import make_mesh
-from fairkd_jax.training.trained import load_trained
-from fairkd_jax.training.workdir import read_config
+from configs import ckd, placebo, positive_control
+from fairkd_jax.configs.debiasing import DEBIASING
+from fairkd_jax.engine.sharding import make_mesh
+from fairkd_jax.evaluation.evaluate import evaluate_run
+from fairkd_jax.recipe.objectives import describe_balancing, describe_objectives
+from fairkd_jax.recipe.parse import parse_recipe
+from fairkd_jax.runs import dataset as run_data
+from fairkd_jax.runs.folder import to_json_dict
+from fairkd_jax.runs.loading import load_model
+from fairkd_jax.training import train
 from tests.training.runs import ONE, lines_of, values
 
 WAYS = [way for way in DEBIASING if way != "adv"]  # which test_methods.py trains with every distiller
@@ -27,7 +28,7 @@ def run(config, taught, workdir, epochs=3):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_student_is_debiased_from_its_config(way, make_config, learn):
-    config = make_config(importlib.import_module(f"configs.ckd_{way}"), optimizer__learning_rate=0.02)
+    config = make_config(ckd, words=way, optimizer__learning_rate=0.02)
     if way == "sampling":  # the tint tells nothing then, and a stem sees no shapes
         config.student.architecture = "efficientnet_tiny"
     lines, state = learn(config)
@@ -45,20 +46,26 @@ def test_a_student_is_debiased_from_its_config(way, make_config, learn):
         losses = values(lines, "mfd/loss")
         assert losses[-5:].mean() < losses[:5].mean()
     # Every line says whether the student collapses or over-corrects.
-    for key in ("classes_predicted", "smallest_class_recall", "prediction_entropy", "leaning_gap", "alarms"):
+    signs = (
+        "classes_predicted",
+        "smallest_class_recall",
+        "prediction_entropy",
+        "skew_aligned_gap",
+        "warnings",
+    )
+    for key in signs:
         assert np.isfinite(values(lines, f"student/{key}")[-1])
     width = state.params["student"]["classifier"]["kernel"].shape[1]
     assert width == (20 if way == "heads" else 10)
 
 
 def test_a_student_with_heads_is_evaluated_by_their_sum(make_config, taught, tmp_path):
-    config = make_config(ckd_heads)
+    config = make_config(ckd, words="heads")
     lines = run(config, taught, tmp_path / "run", epochs=1)
-    assert np.isfinite(values(lines, "student/alarms")).all()
+    assert np.isfinite(values(lines, "student/warnings")).all()
     result = evaluate_run(tmp_path / "run", devices=ONE)
     assert result["student"]["balancing"] == ["group heads"]
-    config, task = read_config(tmp_path / "run")
-    loaded = load_trained(tmp_path / "run", config, task, which="last", mesh=make_mesh(ONE))
+    loaded = load_model(tmp_path / "run", which="last", mesh=make_mesh(ONE))
     assert loaded.variables["params"]["classifier"]["kernel"].shape[1] == 20
 
 
@@ -66,8 +73,10 @@ def test_an_evaluation_names_what_balances_a_student(make_config):
     named = {"sampling": "balanced sampling", "weights": "balanced weights", "heads": "group heads"}
     named |= {"ratio": "as a ratio", "projection": "by projection"}
     for way in DEBIASING:
-        config = make_config(importlib.import_module(f"configs.ckd_{way}"))
-        assert _balancing(config) == ([named[way]] if way in named else []), way
+        config = make_config(ckd, words=way)
+        methods = describe_objectives(parse_recipe(config).objectives)
+        found = describe_balancing(to_json_dict(config), methods.values())
+        assert found == ([named[way]] if way in named else []), way
 
 
 def test_the_positive_control_shows_the_group_in_every_image(make_config, learn):
@@ -76,23 +85,25 @@ def test_the_positive_control_shows_the_group_in_every_image(make_config, learn)
     config.adversary.weight = 0.0
     lines, _ = learn(config, epochs=6)
     assert values(lines, "adversary/accuracy")[-10:].mean() > 0.95
-    dataset = experiment.open_data(config)
+    dataset = run_data.open_data(parse_recipe(config).data)
     config.data.control = "none"
-    plain = experiment.open_data(config)
+    plain = run_data.open_data(parse_recipe(config).data)
     for split in ("train", "val", "test"):
-        assert (dataset.split(split).images() != plain.split(split).images()).any(axis=(1, 2, 3)).all()
+        assert (
+            (dataset.split(split).read_images() != plain.split(split).read_images()).any(axis=(1, 2, 3)).all()
+        )
 
 
 def test_a_placebo_is_shuffled_to_learn_from_alone(make_config, taught, tmp_path, monkeypatch):
     config = make_config(placebo)
     seen = []
-    real = experiment.open_dataset
+    real = run_data.open_dataset
 
     def opened(*args, **options):
         seen.append(real(*args, **options))
         return seen[-1]
 
-    monkeypatch.setattr(experiment, "open_dataset", opened)
+    monkeypatch.setattr(run_data, "open_dataset", opened)
     run(config, taught, tmp_path / "run", epochs=1)
     result = evaluate_run(tmp_path / "run", devices=ONE)
     assert result["student"]["balancing"] == ["(placebo)"]

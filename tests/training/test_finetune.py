@@ -13,8 +13,8 @@ from fairkd_jax.files import write_text
 from fairkd_jax.models import create_model
 from fairkd_jax.models.weights.convert import to_source
 from fairkd_jax.models.weights.files import write_safetensors
+from fairkd_jax.recipe.sections import parse_model
 from fairkd_jax.training import train
-from fairkd_jax.training.config import make_model
 from tests.training.runs import ONE, last_student
 
 NAME = "blocks"
@@ -84,7 +84,7 @@ def test_frozen_names_do_not_move(make_config, pretrained, tmp_path):
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (("stage0.*",), "'stage0.*' matches no array; they are called classifier/bias"),
+        (("stage0.*",), "'stage0.*' matches no array; names are such as classifier/bias"),
         (("*",), "every array"),
     ],
 )
@@ -110,10 +110,10 @@ def test_pretrained_statistics_follow_quickly(make_config):
         ({"pretrained": "weights.h5", "norm_momentum": 0.8}, 0.8),
     ):
         config.student.update(changes)
-        assert make_model(config.student, num_classes=2).architecture.bn_momentum == momentum
+        assert parse_model(config.student).create(num_classes=2).architecture.bn_momentum == momentum
     config.student.norm_momentum = 1.5
     with pytest.raises(UsageError, match=r"norm_momentum=1\.5 is not"):
-        make_model(config.student, num_classes=2)
+        parse_model(config.student).create(num_classes=2)
 
 
 def test_the_head_moves_first(make_config, pretrained, tmp_path):

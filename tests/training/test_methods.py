@@ -10,15 +10,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs import ckd_adv, dkd, kdpp, teacher
+from configs import ckd_adv, ctkd, dkd, kdpp, teacher
+from fairkd_jax.engine.optimizers import make_optimizers
+from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
+from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.objectives import OBJECTIVES, create_objective
-from fairkd_jax.training import class_means, evaluate_run, experiment, train, write_class_means
-from fairkd_jax.training.config import make_optimizers, resolved
-from fairkd_jax.training.sharding import make_mesh
-from fairkd_jax.training.task import check_task
-from fairkd_jax.training.trained import load_trained
-from fairkd_jax.training.workdir import read_config
+from fairkd_jax.recipe.parse import parse_recipe
+from fairkd_jax.recipe.values import normalize
+from fairkd_jax.runs.dataset import open_data
+from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.loading import load_model
+from fairkd_jax.training import class_means, train, write_class_means
+from fairkd_jax.training import run as training_run
+from fairkd_jax.training.checks import check_data
 from tests.training.runs import ONE, lines_of, values
 
 ROOT = Path(__file__).parents[2]
@@ -66,14 +71,14 @@ def test_the_loss_that_a_config_adds_falls(name, make_config, taught, learn, tmp
 
 def test_class_means_are_the_teachers_and_kept_with_its_hash(make_config, taught, tmp_path):
     shutil.copytree(taught, tmp_path / "teacher")
-    path = tmp_path / "teacher" / class_means.FILE_NAME
+    path = RunFolder(tmp_path / "teacher").class_means
     path.unlink(missing_ok=True)
     found = write_class_means(tmp_path / "teacher", devices=ONE)
     config = make_config(teacher)
-    dataset = experiment.open_data(config)
+    dataset = open_data(parse_recipe(config).data)
     split = dataset.split("train")
     # The same without batches: on digits nothing is drawn at random.
-    images = split.images()
+    images = split.read_images()
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     module, variables = loaded(tmp_path / "teacher")
     embedding = np.float64(module.apply(variables, np.float32((images / 255 - mean) / std)).embedding)
@@ -92,15 +97,14 @@ def test_class_means_are_the_teachers_and_kept_with_its_hash(make_config, taught
 
 
 def loaded(workdir):
-    config, task = read_config(workdir)
-    trained = load_trained(workdir, config, task, which="best", mesh=make_mesh(ONE))
+    trained = load_model(workdir, which="best", mesh=make_mesh(ONE))
     return trained.module, trained.variables
 
 
 @pytest.mark.parametrize("fault", ["another teacher", "other classes", "not finite", "damaged"])
 def test_wrong_class_means_are_refused(make_config, taught, tmp_path, fault):
     shutil.copytree(taught, tmp_path / "teacher")
-    path = tmp_path / "teacher" / class_means.FILE_NAME
+    path = RunFolder(tmp_path / "teacher").class_means
     path.unlink(missing_ok=True)
     found = write_class_means(tmp_path / "teacher", devices=ONE)
     if fault == "another teacher":
@@ -112,7 +116,7 @@ def test_wrong_class_means_are_refused(make_config, taught, tmp_path, fault):
     else:
         path.write_bytes(b"PK")
     with pytest.raises(
-        UsageError, match=r"class_means\.npz.*delete that file, and it will be computed anew"
+        UsageError, match=r"class_means\.npz.*delete that file, and the means are computed again"
     ) as error:
         run(make_config(kdpp), tmp_path / "teacher", tmp_path / "run")
     assert "\n" not in str(error.value)
@@ -121,16 +125,14 @@ def test_wrong_class_means_are_refused(make_config, taught, tmp_path, fault):
 def test_a_class_without_training_images_is_named_before_the_teacher_trains(
     make_config, tmp_path, monkeypatch
 ):
-    real = experiment.open_data
-
-    def without_threes(config):
-        dataset = real(config)
+    def without_threes(data):
+        dataset = open_data(data)
         split = dataset.split("train")
         split.labels = np.where(split.labels == 3, 4, split.labels)
         return dataset
 
-    monkeypatch.setattr(experiment, "open_data", without_threes)
-    with pytest.raises(UsageError, match="a class without training images: 3; take it out"):
+    monkeypatch.setattr(training_run, "open_data", without_threes)
+    with pytest.raises(UsageError, match="a class without training images: 3; leave out"):
         train(make_config(kdpp), tmp_path / "run", devices=ONE)
     assert not (tmp_path / "run").exists()
 
@@ -142,23 +144,25 @@ def two_classes(counts):
 
 
 def test_dkd_refuses_two_classes_before_a_teacher_trains(make_config):
-    with pytest.raises(UsageError, match="2 are too few"):
-        check_task(make_config(dkd), two_classes([[1, 1], [1, 1]]))
+    with pytest.raises(UsageError, match="at least 3 classes, not 2; use ckd"):
+        check_data(parse_recipe(make_config(dkd)), two_classes([[1, 1], [1, 1]]))
 
 
 def test_a_bound_on_disparity_needs_images_to_compare_before_a_teacher_trains(make_config):
     config = make_config(ckd_adv, best__max_disparity=0.1)
-    check_task(config, two_classes([[2, 9], [2, 0]]))
+    check_data(parse_recipe(config), two_classes([[2, 9], [2, 0]]))
     with pytest.raises(UsageError, match="at least 2 validation images in each of two groups"):
-        check_task(config, two_classes([[9, 1], [1, 9]]))
+        check_data(parse_recipe(config), two_classes([[9, 1], [1, 9]]))
 
 
 def test_the_decay_of_ctkds_temperature_is_an_option(make_config):
-    config = make_config(ckd_adv)
+    config = make_config(ctkd)
     moved = {}
     for decay in (True, False):
         config.ctkd.decay = decay
-        optimizer = make_optimizers(config, lambda step: 0.1)["ctkd"]
+        recipe = parse_recipe(config)
+        sections = (recipe.optimizer, recipe.finetune, recipe.objectives)
+        optimizer = make_optimizers(*sections, lambda step: 0.1, 1.0, head="classifier")["ctkd"]
         params = {"temperature": np.float32(2.0)}
         updates, _ = optimizer.update({"temperature": np.float32(0.0)}, optimizer.init(params), params)
         moved[decay] = float(updates["temperature"])
@@ -179,7 +183,7 @@ def test_the_method_of_the_manual_works(make_config, taught, tmp_path):
         assert set(OBJECTIVES) - set(known) == {"similarity"}
         config = make_config(module)
         config.lock()
-        assert resolved(config).objectives == ("cross_entropy", "similarity")
+        assert normalize(config).objectives == ("cross_entropy", "similarity")
         with config.unlocked():
             losses = values(run(config, taught, tmp_path / "run"), "similarity/loss")
         assert losses[-5:].mean() < 0.9 * losses[:5].mean()

@@ -13,14 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fairkd_jax.engine.optimizers import make_optimizer, make_schedule
+from fairkd_jax.engine.sharding import (
+    check_divides,
+    make_batch_sharding,
+    make_member_sharding,
+    make_mesh,
+    make_replicated_sharding,
+)
+from fairkd_jax.engine.state import TrainState
 from fairkd_jax.errors import UsageError
-from fairkd_jax.files import write_arrays, write_text
-from fairkd_jax.training.checkpoint import Checkpoints
-from fairkd_jax.training.optimizer import make_optimizer, make_schedule
-from fairkd_jax.training.sharding import check_divides, make_mesh, over_batch, over_members, replicated
-from fairkd_jax.training.state import TrainState
-from fairkd_jax.training.workdir import differences
-from fairkd_jax.training.writers import JsonlWriter, Progress, jsonable, tensorboard_writer
+from fairkd_jax.files import make_jsonable, write_arrays, write_text
+from fairkd_jax.progress import Progress
+from fairkd_jax.runs.checkpoint import Checkpoints
+from fairkd_jax.runs.folder import config_diff
+from fairkd_jax.training.writers import JsonlWriter, open_tensorboard
 
 PARAMS = {"conv": {"kernel": jnp.ones((2, 2))}, "bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
 
@@ -76,12 +83,12 @@ def test_what_is_evaluated_and_kept_is_the_average_where_there_is_one(averaged):
 def test_a_mesh_splits_the_batch_and_copies_the_rest():
     mesh = make_mesh()
     assert (mesh.size, mesh.axis_names) == (8, ("data", "population"))
-    assert over_batch(mesh).shard_shape((16, 3)) == (2, 3)
-    assert replicated(mesh).shard_shape((16, 3)) == (16, 3)
+    assert make_batch_sharding(mesh).shard_shape((16, 3)) == (2, 3)
+    assert make_replicated_sharding(mesh).shard_shape((16, 3)) == (16, 3)
     both = make_mesh(members=6)  # two devices for the members, four for a batch
     assert dict(both.shape) == {"data": 4, "population": 2}
-    assert over_batch(both).shard_shape((16, 3)) == (4, 3)
-    assert over_members(both).shard_shape((6, 3)) == (3, 3)
+    assert make_batch_sharding(both).shard_shape((16, 3)) == (4, 3)
+    assert make_member_sharding(both).shard_shape((6, 3)) == (3, 3)
     check_divides("batch_size", 24, mesh)
     with pytest.raises(UsageError, match="batch_size=5 does not divide by 8 devices; use 8"):
         check_divides("batch_size", 5, mesh)
@@ -136,7 +143,7 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path):
 
 
 def test_jsonable_replaces_what_json_cannot_carry():
-    assert jsonable({"a": [float("inf"), (1, 2.0)], 3: {"b": float("nan")}}) == {
+    assert make_jsonable({"a": [float("inf"), (1, 2.0)], 3: {"b": float("nan")}}) == {
         "a": [None, [1, 2.0]],
         "3": {"b": None},
     }
@@ -145,7 +152,7 @@ def test_jsonable_replaces_what_json_cannot_carry():
 def test_tensorboard_without_its_extra_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
     with pytest.raises(UsageError, match=r"with_env\.py --extra tensorboard"):
-        tensorboard_writer(tmp_path)
+        open_tensorboard(tmp_path)
 
 
 class Terminal(io.StringIO):
@@ -158,11 +165,11 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal():
     for stream in (log, terminal):
         progress = Progress("student", step=10, total_steps=40, batch_size=8, stream=stream)
         progress.advance(11)
-        rate = progress.rate(11)
+        rate = progress.measure_rate(11)
         assert rate == 0  # the clock starts here, after what was compiled
         progress.report(11, rate, {"loss": 0.7})
         progress.advance(20)
-        rate = progress.rate(20)
+        rate = progress.measure_rate(20)
         assert rate > 0
         progress.report(20, rate, {"loss": 0.5})
         progress.note("validation at step 20")
@@ -180,9 +187,9 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal():
 
 def test_differences_name_what_makes_another_run():
     old = {"epochs": 2, "log_every_steps": 1, "optimizer": {"name": "sgd"}, "gone": 1}
-    assert differences(old, old | {"epochs": 3, "log_every_steps": 5}) == []
+    assert config_diff(old, old | {"epochs": 3, "log_every_steps": 5}) == []
     new = {"epochs": 1, "log_every_steps": 1, "optimizer": {"name": "adamw"}, "new": None}
-    assert differences(old, new) == [
+    assert config_diff(old, new) == [
         "epochs (was 2, now 1)",
         "gone (was 1, now None)",
         "optimizer.name (was 'sgd', now 'adamw')",
@@ -190,15 +197,15 @@ def test_differences_name_what_makes_another_run():
 
 
 def shapes(tree):
-    everywhere = replicated(make_mesh())
+    everywhere = make_replicated_sharding(make_mesh())
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
 
 
 def test_a_state_that_eight_devices_hold_goes_back_to_all_of_them(tmp_path):
     mesh = make_mesh()
     arrays = {
-        "copies": jax.device_put(np.arange(16.0, dtype=np.float32), replicated(mesh)),
-        "parts": jax.device_put(np.arange(16, dtype=np.int32), over_batch(mesh)),
+        "copies": jax.device_put(np.arange(16.0, dtype=np.float32), make_replicated_sharding(mesh)),
+        "parts": jax.device_put(np.arange(16, dtype=np.int32), make_batch_sharding(mesh)),
         "number": np.float32(3.0),
     }
     checkpoints = Checkpoints(tmp_path)

@@ -8,20 +8,12 @@ import pytest
 
 from configs import ckd_adv, student
 from fairkd_jax.errors import UsageError
-from fairkd_jax.training import (
-    Diverged,
-    MembersDiverged,
-    Stopped,
-    evaluate_run,
-    is_population,
-    loop,
-    member_folders,
-    train,
-)
-from fairkd_jax.training.checkpoint import Checkpoints
-from fairkd_jax.training.members import members_of
-from fairkd_jax.training.run import _waves
-from fairkd_jax.training.workdir import read_config
+from fairkd_jax.evaluation.evaluate import evaluate_run
+from fairkd_jax.recipe.parse import parse_recipe
+from fairkd_jax.runs.checkpoint import Checkpoints
+from fairkd_jax.runs.folder import read_run_config
+from fairkd_jax.training import Diverged, MembersDiverged, Stopped, loop, train
+from fairkd_jax.training.run import split_into_chunks
 from tests.training.runs import ONE, last_student, lines_of
 
 pytestmark = pytest.mark.usefixtures("built_once")
@@ -55,7 +47,7 @@ def assert_same_run(member, other, atol=1e-5):
     )
     ours, theirs = lines_of(member), lines_of(other)
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
-    for key in ("loss", "adversary/loss", "learning_rate", "validation/cross_entropy", "student/alarms"):
+    for key in ("loss", "adversary/loss", "learning_rate", "validation/cross_entropy", "student/warnings"):
         found, wanted = ([line[key] for line in lines if key in line] for lines in (ours, theirs))
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5, err_msg=key)
     results = [evaluate_run(folder, devices=ONE) for folder in (member, other)]
@@ -83,14 +75,14 @@ def test_a_member_is_its_lone_run(population, lone, tmp_path):
     """Weights and seeds of their own, on eight devices, two for each member; on one: the next test."""
     train(population, tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run" / "members").iterdir()) == sorted(
-        folder.name for folder in member_folders(population, tmp_path / "run").values()
+        student.name for student in parse_recipe(population).students
     )
     assert_same_run(of(tmp_path / "run", 1.0, 0), lone / "first")
     assert_same_run(of(tmp_path / "run", 0.0, 1), lone / "second")
     # To later tools it is a lone run of that config.
-    config, _ = read_config(of(tmp_path / "run", 0.0, 1))
-    assert not is_population(config)
-    assert (config.seed, config.adversary.weight) == (1, 0.0)
+    config = read_run_config(of(tmp_path / "run", 0.0, 1)).config
+    assert not config["population"]["seeds"] + config["population"]["weights"]["adversary"]
+    assert (config["seed"], config["adversary"]["weight"]) == (1, 0.0)
 
 
 @pytest.mark.slow
@@ -154,7 +146,7 @@ def test_a_member_that_diverges_leaves_the_others_alone(wave_size, make_config, 
     config = unclipped(make_config)
     config.population.learning_rates, config.population.wave_size = (1e30, 0.01), wave_size
     with pytest.raises(
-        MembersDiverged, match=r"1 of 2 members diverged: optimizer.learning_rate=1e\+30; the others"
+        MembersDiverged, match=r"1 of 2 members diverged: optimizer.learning_rate=1e\+30; the other members"
     ) as error:
         train(config, tmp_path / "run", devices=ONE)
     assert error.value.complete == ("optimizer.learning_rate=0.01",)
@@ -185,10 +177,10 @@ def test_waves_train_the_same_members(make_config, tmp_path, capsys):
 
 def test_members_that_cannot_go_on_together_train_in_waves_of_their_own():
     saved = {"a": frozenset({4, 8}), "b": frozenset({4}), "c": frozenset({4, 8})}
-    assert _waves(saved, 0) == [["a", "b", "c"]]
-    assert _waves(saved | {"d": frozenset()}, 0) == [["a", "c"], ["b"], ["d"]]
-    assert _waves(dict.fromkeys("abc", frozenset()), 2) == [["a", "b"], ["c"]]
-    assert _waves({}, 2) == []
+    assert split_into_chunks(saved, 0) == [["a", "b", "c"]]
+    assert split_into_chunks(saved | {"d": frozenset()}, 0) == [["a", "c"], ["b"], ["d"]]
+    assert split_into_chunks(dict.fromkeys("abc", frozenset()), 2) == [["a", "b"], ["c"]]
+    assert split_into_chunks({}, 2) == []
 
 
 @pytest.mark.parametrize(
@@ -211,4 +203,4 @@ def test_what_is_wrong_with_a_population_is_said_before_it_starts(change, messag
         else:
             config.population[key] = value
     with pytest.raises(UsageError, match=message):
-        members_of(config)
+        parse_recipe(config)

@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 
 from fairkd_jax.data.augment import preprocess
-from fairkd_jax.data.batches import eval_batches
+from fairkd_jax.data.batches import iterate_eval_batches
+from fairkd_jax.engine.eval_step import compile_eval_step, evaluate, make_eval_step
+from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
+from fairkd_jax.evaluation import evaluate as evaluation
+from fairkd_jax.evaluation import probes
+from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.fairness import probe
+from fairkd_jax.recipe.sections import parse_data
 from fairkd_jax.report import tables
-from fairkd_jax.training import evaluate_run, experiment, probing, train
-from fairkd_jax.training.evaluation import compile_eval_step, evaluate, make_eval_step
-from fairkd_jax.training.sharding import make_mesh
-from fairkd_jax.training.teacher import load_run
-from fairkd_jax.training.workdir import read_config
+from fairkd_jax.runs.dataset import open_data
+from fairkd_jax.runs.folder import read_run_config
+from fairkd_jax.runs.loading import load_run
+from fairkd_jax.training import train
 
 ONE = jax.devices()[:1]
 
@@ -34,14 +39,14 @@ def run(make_config, tmp_path_factory):
 def probed(run):
     """The run beside itself: the evaluation, what each probe was given, and what was said meanwhile."""
     given, said = [], io.StringIO()
-    real = probing.probe
+    real = probes.probe_features
 
     def seen(*samples, **options):
         given.append((samples, options))
         return real(*samples, **options)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
-        patch.setattr(probing, "probe", seen)
+        patch.setattr(probes, "probe_features", seen)
         patch.setattr(probe, "STEPS", 100)
         result = evaluate_run(run, baseline=run, probe=True, devices=ONE)
     return result, given, said.getvalue().splitlines()
@@ -93,20 +98,20 @@ def test_it_says_what_it_is_at(probed):
 def test_probes_see_each_image_once_in_order(run, probed):
     """Features of whole splits, from eight devices and batches that are not full, are those of the model."""
     (samples, options), *_ = probed[1]
-    config, task = read_config(run)
-    dataset, mesh = experiment.open_data(config), make_mesh()
-    model = load_run(run, "best", task, mesh)
+    saved = read_run_config(run)
+    dataset, mesh = open_data(parse_data(saved.config["data"])), make_mesh()
+    model = load_run(run, "best", saved.data_info, mesh)
     assert options == {"num_groups": 2, "num_classes": 10, "hidden": ()}
     for split, sample in zip(("train", "val", "test"), samples, strict=True):
         np.testing.assert_array_equal(sample.label, dataset.split(split).labels)
         np.testing.assert_array_equal(sample.group, dataset.split(split).groups)
         assert len(sample.features) == len(sample.label)
     split = dataset.split("val")
-    images = preprocess(split.images(), size=model.image_size)
+    images = preprocess(split.read_images(), size=model.image_size)
     outputs = jax.jit(model.module.apply)(model.variables, images)
     np.testing.assert_allclose(samples[1].features, outputs.embedding, atol=1e-4)
     step = make_eval_step(model.module, image_size=model.image_size, num_groups=2, with_features=True)
-    batches = eval_batches(split, batch_size=104)
+    batches = iterate_eval_batches(split, batch_size=104)
     assert len(split) % 104
     scores = evaluate(compile_eval_step(step, mesh), model.variables, batches, mesh)
     np.testing.assert_allclose(scores.features["embedding"], outputs.embedding, atol=1e-4)
@@ -115,12 +120,12 @@ def test_probes_see_each_image_once_in_order(run, probed):
 
 def test_the_table_shows_it(probed):
     result = probed[0]
-    lines = tables.comparison(result).splitlines()
+    lines = tables.format_comparison(result).splitlines()
     models = [name for name in tables.MODELS if name in result]
-    raised = [(name, text) for name in models for text in result[name]["alarms"]["raised"]]
-    assert raised  # these models have hardly begun
-    assert lines[-len(raised) :] == [f"alarm, {name}: {text}" for name, text in raised]
-    lines = lines[: -len(raised)]
+    warnings = [(name, text) for name in models for text in result[name]["diagnostics"]["warnings"]]
+    assert warnings  # these models have hardly begun
+    assert lines[-len(warnings) :] == [f"warning, {name}: {text}" for name, text in warnings]
+    lines = lines[: -len(warnings)]
     title = next(i for i, line in enumerate(lines) if line.startswith("group readable from"))
     assert [line.split("  ")[1] for line in lines[title + 1 :]] == [
         "embedding, linear",
@@ -144,13 +149,13 @@ def test_the_table_shows_what_cannot_be_estimated(run, probed):
     student["probe"]["embedding"]["linear"] |= {"advantage": None, "accuracy": None}
     student["probe"]["embedding"]["mlp"] |= {"advantage": -0.0001, "accuracy": 0.5}
     del found["baseline"]
-    rows = [line.split() for line in tables.comparison(found).splitlines()]
+    rows = [line.split() for line in tables.format_comparison(found).splitlines()]
     assert ["its", "95", "%", "interval", "n/a"] in rows
     assert ["p", "value", "of", "no", "bias", "at", "all", "n/a"] in rows
     assert ["embedding,", "linear", "n/a"] in rows
     assert ["embedding,", "MLP", "0.000", "(0.50)"] in rows
     del student["probe"]
-    assert "readable" not in tables.comparison(found)
+    assert "readable" not in tables.format_comparison(found)
 
 
 def test_what_cannot_be_probed_is_one_line(run, monkeypatch):
@@ -158,14 +163,13 @@ def test_what_cannot_be_probed_is_one_line(run, monkeypatch):
         UsageError, match="fitted on train and chosen on val: --probe needs --split=test, not val"
     ):
         evaluate_run(run, split="val", probe=True, devices=ONE)
-    real = experiment.open_data
 
-    def with_one_group(config):
-        dataset = real(config)
+    def with_one_group(data):
+        dataset = open_data(data)
         dataset.split("train").counts[1] = 0
         return dataset
 
-    monkeypatch.setattr(experiment, "open_data", with_one_group)
+    monkeypatch.setattr(evaluation, "open_data", with_one_group)
     with pytest.raises(UsageError, match="at least two known groups; digits has 1") as error:
         evaluate_run(run, probe=True, devices=ONE)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Whole runs on digits: what they leave behind, how they go on, and how they refuse."""
+"""Whole runs on digits: what they leave behind, how they are evaluated, and how they refuse."""
 
 import fcntl
 import itertools
@@ -13,37 +13,20 @@ import numpy as np
 import pytest
 
 from configs import ckd, ckd_adv, rkd_adv, teacher
-from fairkd_jax.data.batches import train_batches
+from fairkd_jax.data.batches import iterate_train_batches
 from fairkd_jax.errors import UsageError
-from fairkd_jax.training import (
-    Diverged,
-    Stopped,
-    baseline_config,
-    evaluate_run,
-    experiment,
-    loop,
-    train,
-    write_class_means,
-)
-from fairkd_jax.training.checkpoint import Checkpoints
-from fairkd_jax.training.member import rank
-from tests.training.runs import ONE, last_student, lines_of
+from fairkd_jax.evaluation.evaluate import evaluate_run
+from fairkd_jax.recipe.parse import parse_recipe
+from fairkd_jax.recipe.related import baseline_config, teacher_config
+from fairkd_jax.runs.checkpoint import Checkpoints
+from fairkd_jax.runs.dataset import open_data
+from fairkd_jax.training import Stopped, loop, train, write_class_means
+from fairkd_jax.training import run as training_run
+from fairkd_jax.training.student_log import rank
+from tests.training.runs import CLOCKS, ONE, last_student, lines_of
 
 pytestmark = pytest.mark.usefixtures("built_once")
 TWO = jax.devices()[:2]
-CLOCKS = ("images_per_second", "data_wait_share")  # what a metrics line says of the time that it took
-
-
-@pytest.fixture(scope="module")
-def finished(make_config, make_once):
-    """A run of `student.py` of 8 steps on one device; it is only read."""
-    return make_once("finished", lambda workdir: train(make_config(), workdir, devices=ONE))
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of it, to train in."""
-    return shutil.copytree(finished, tmp_path / "copied")
 
 
 def test_a_run_leaves_its_folder(finished):
@@ -61,139 +44,12 @@ def test_a_run_leaves_its_folder(finished):
     assert best["accuracy"] == pytest.approx(max(validations))
 
 
-def test_a_finished_run_says_so_and_changes_nothing(copied, make_config, capsys):
-    before = (copied / "metrics.jsonl").read_bytes()
-    train(make_config(), copied, devices=ONE)
-    assert "this run is complete, 8 steps" in capsys.readouterr().out
-    assert (copied / "metrics.jsonl").read_bytes() == before
-
-
-def test_a_changed_config_is_refused_with_the_keys(copied, make_config):
-    changed = make_config(optimizer__learning_rate=0.1, seed=3)
-    with pytest.raises(UsageError, match=r"optimizer\.learning_rate \(was 0\.003, now 0\.1\), seed"):
-        train(changed, copied, devices=ONE)
-    with pytest.raises(UsageError, match=r"epochs \(was 2, now 1\)"):
-        train(make_config(epochs=1), copied, devices=ONE)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_goes_on_to_the_same_end(number, finished, make_config, tmp_path, monkeypatch):
-    reads = []
-
-    def read(tree):
-        reads.append(tree)
-        if len(reads) == 5:
-            signal.raise_signal(number)
-        return jax.device_get(tree)
-
-    monkeypatch.setattr(loop, "read_from_device", read)
-    with pytest.raises(Stopped, match="stopped at step 5 of 8; the same command") as stopped:
-        train(make_config(), tmp_path / "run", devices=ONE)
-    assert stopped.value.exit_code == 128 + number
-    train(make_config(), tmp_path / "run", devices=ONE)
-    # One read from the device for each step, whoever made it.
-    assert len(reads) == 8
-    step, resumed = last_student(tmp_path / "run")
-    assert step == 8
-    jax.tree.map(np.testing.assert_array_equal, resumed, last_student(finished)[1])
-    # The report after the stop averages the steps since then; all others are the same, but for the clock.
-    assert [line["step"] for line in lines_of(tmp_path / "run")] == [
-        line["step"] for line in lines_of(finished)
-    ]
-    assert timeless(tmp_path / "run", but=6) == timeless(finished, but=6)
-
-
-def timeless(workdir, but):
-    lines = [line for line in lines_of(workdir) if line["step"] != but]
-    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
-
-
-def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tmp_path, monkeypatch, capsys):
-    config = make_config(checkpoint_every_steps=3)
-
-    class Killed(Exception):
-        pass
-
-    reads = itertools.count()
-
-    def read(tree):
-        if next(reads) == 4:
-            raise Killed
-        return jax.device_get(tree)
-
-    monkeypatch.setattr(loop, "read_from_device", read)
-    with pytest.raises(Killed):
-        train(config, tmp_path / "run", devices=ONE)
-    monkeypatch.undo()
-    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 5, "lo')  # a line that the kill cut short
-    assert Checkpoints(tmp_path / "run").last_step() == 3
-    capsys.readouterr()
-    train(config, tmp_path / "run", devices=ONE)
-    assert "going on from step 3 of 8" in capsys.readouterr().err
-    jax.tree.map(np.testing.assert_array_equal, last_student(tmp_path / "run")[1], last_student(finished)[1])
-    assert [line["step"] for line in lines_of(tmp_path / "run") if "loss" in line] == [2, 4, 6, 8]
-
-
-def test_training_can_be_made_longer(make_config, tmp_path):
-    train(make_config(epochs=1), tmp_path, devices=ONE)
-    train(make_config(epochs=2, log_every_steps=1), tmp_path, devices=ONE)
-    assert Checkpoints(tmp_path).last_step() == 8
-    with pytest.raises(UsageError, match="epochs"):
-        train(make_config(epochs=1), tmp_path, devices=ONE)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(make_config, tmp_path):
-    config = make_config(optimizer__learning_rate=1e30, optimizer__name="sgd", optimizer__clip_norm=0.0)
-    with pytest.raises(Diverged, match=r"(loss|norm).* not finite at step \d"):
-        train(config, tmp_path, devices=ONE)
-    assert not Checkpoints(tmp_path).last_step()
-
-
-def test_a_state_that_an_update_spoilt_is_not_saved(make_config, tmp_path):
-    """The loss of a step is taken before its update: the update itself must be looked at as well."""
-    changes = {"optimizer__learning_rate": 1e38, "optimizer__name": "sgd", "optimizer__clip_norm": 0.0}
-    config = make_config(checkpoint_every_steps=1, optimizer__warmup_epochs=0.0, **changes)
-    with pytest.raises(Diverged, match="student/parameter_norm not finite at step 1; there was no"):
-        train(config, tmp_path, devices=ONE)
-    assert Checkpoints(tmp_path).last_step() is Checkpoints(tmp_path).best_step() is None
-
-
 def test_a_start_that_fails_leaves_the_folder_free(make_config, tmp_path):
     with pytest.raises(UsageError, match="batch_size"):
         train(make_config(batch_size=8000), tmp_path / "run")
     with pytest.raises(UsageError, match="holds no run"):
         train(make_config(ckd, teacher__checkpoint=str(tmp_path / "nowhere")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_stop_at_the_last_step_is_not_forgotten(make_config, tmp_path, monkeypatch):
-    reads = itertools.count(1)
-
-    def read(tree):
-        if next(reads) == 8:
-            signal.raise_signal(signal.SIGTERM)
-        return jax.device_get(tree)
-
-    monkeypatch.setattr(loop, "read_from_device", read)
-    with pytest.raises(Stopped, match="stopped at step 8 of 8"):
-        train(make_config(), tmp_path, devices=ONE)
-    assert Checkpoints(tmp_path).last_step() == 8
-
-
-def test_divergence_keeps_the_last_good_checkpoint(make_config, tmp_path, monkeypatch):
-    reads = itertools.count()
-
-    def read(tree):
-        tree = jax.device_get(tree)
-        return tree | {"cross_entropy/loss": (np.nan, 1.0)} if next(reads) == 4 else tree
-
-    monkeypatch.setattr(loop, "read_from_device", read)
-    with pytest.raises(
-        Diverged, match="cross_entropy/loss not finite at step 5; the checkpoint of step 3 is kept"
-    ):
-        train(make_config(checkpoint_every_steps=3), tmp_path, devices=ONE)
-    assert Checkpoints(tmp_path).last_step() == 3
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +59,7 @@ def distilled(make_config, make_once):
     def make(workdir):
         config = make_config(ckd_adv, optimizer__ema_decay=0.9)
         train(config, workdir, devices=TWO)
-        baseline = baseline_config(config, workdir / "teacher")
+        baseline = baseline_config(parse_recipe(config), workdir / "teacher")
         train(baseline, workdir / "baseline", name="baseline", devices=TWO)
 
     return make_once("distilled", make)
@@ -299,8 +155,6 @@ def test_a_teacher_may_move_but_not_change(distilled, make_config, tmp_path):
 
 
 def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config):
-    from fairkd_jax.training import teacher_config
-
     assert teacher_config(make_config(rkd_adv)).to_dict() == make_config(teacher).to_dict() | {
         "student": teacher_config(make_config(rkd_adv)).student.to_dict()
     }
@@ -355,6 +209,19 @@ def test_folders_that_hold_no_run_are_refused(make_config, tmp_path):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UsageError, match="damaged"):
             evaluate_run(tmp_path)
+    kept = {"task": {key: {} for key in ("class_names", "group_names", "num_examples", "digests")}}
+    kept |= {"version": 1} | json.loads(make_config().to_json())
+    for section, broken, message in (
+        ("student", None, "damaged"),
+        ("student", {"architecture": "stem"}, "damaged"),
+        ("data", [], "damaged"),
+        ("data", {"name": "digits"}, "lacks the key source"),
+        ("version", 2, "a later version of fairkd_jax; update"),
+        ("version", "new", "damaged"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(kept | {section: broken}))
+        with pytest.raises(UsageError, match=message):
+            evaluate_run(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         train(make_config(), tmp_path / "file" / "run")
@@ -384,62 +251,21 @@ def test_a_folder_takes_one_process_at_a_time(make_config, tmp_path):
 def test_data_that_a_run_cannot_use_are_refused_before_a_teacher_is_trained(
     make_config, tmp_path, monkeypatch
 ):
-    real = experiment.open_data
-
-    def without(config):
-        dataset = real(config)
+    def without(data):
+        dataset = open_data(data)
         del dataset.info.num_examples["test"]
         return dataset
 
-    monkeypatch.setattr(experiment, "open_data", without)
+    monkeypatch.setattr(training_run, "open_data", without)
     with pytest.raises(UsageError, match="digits has no images in test, which a run needs"):
         train(make_config(rkd_adv), tmp_path / "run", devices=ONE)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("damage", ["state emptied", "item absent", "stray step", "no folder", "scores"])
-def test_a_damaged_checkpoint_is_one_line(finished, make_config, tmp_path, damage):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    checkpoints = run / "checkpoints"
-    if damage == "state emptied":
-        for file in (checkpoints / "last" / "8" / "state").rglob("*"):
-            if file.is_file():
-                file.write_bytes(b"")
-    elif damage == "item absent":
-        shutil.rmtree(checkpoints / "last" / "8" / "state")
-    elif damage == "stray step":
-        (checkpoints / "last" / "9").mkdir()
-    elif damage == "no folder":
-        shutil.rmtree(checkpoints)
-        checkpoints.write_text("")
-    else:
-        (checkpoints / "best" / str(Checkpoints(run).best_step()) / "scores" / "metadata").write_text("{")
-    with pytest.raises(UsageError, match=r"checkpoint.* or choose another --workdir") as error:
-        train(make_config(epochs=3), run, devices=ONE)
-    assert "\n" not in str(error.value)
-
-
-def test_the_best_checkpoint_is_never_ahead_of_the_last(make_config, tmp_path, monkeypatch):
-    """Else a run that goes on with another schedule could keep a student that it never had."""
-    reads = itertools.count(1)
-
-    def read(tree):
-        if next(reads) == 7:
-            raise MemoryError  # as sudden as a kill: nothing is saved on the way out
-        return jax.device_get(tree)
-
-    monkeypatch.setattr(loop, "read_from_device", read)
-    with pytest.raises(MemoryError):
-        train(make_config(checkpoint_every_steps=100), tmp_path / "run", devices=ONE)
-    checkpoints = Checkpoints(tmp_path / "run")
-    assert checkpoints.best_step() == checkpoints.last_step() > 0
-
-
 def test_batches_of_one_image_are_drawn(make_config, tmp_path):
-    split = experiment.open_data(make_config()).split("train")
-    ones = [next(train_batches(split, batch_size=1, seed=0, start_step=step)) for step in range(3)]
-    three = next(train_batches(split, batch_size=3, seed=0))
+    split = open_data(parse_recipe(make_config()).data).split("train")
+    ones = [next(iterate_train_batches(split, batch_size=1, seed=0, start_step=step)) for step in range(3)]
+    three = next(iterate_train_batches(split, batch_size=3, seed=0))
     np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in ones]), three["index"])
 
 
@@ -453,7 +279,7 @@ def test_a_teacher_that_was_never_saved_is_left_as_it_is(finished, tmp_path):
 
 def test_a_baseline_needs_an_adversary(make_config):
     with pytest.raises(UsageError, match="has none"):
-        baseline_config(make_config(ckd), None)
+        baseline_config(parse_recipe(make_config(ckd)), None)
 
 
 def test_the_best_checkpoint_keeps_within_the_bound():

@@ -3,13 +3,18 @@
 Reads of the device are not guarded on a CPU; tests of whole runs count them (`read_from_device`).
 """
 
+import functools
+from collections import Counter
+
 import jax
 import numpy as np
 import pytest
 
 from configs import ckd
-from fairkd_jax.training import experiment, loop, train
-from fairkd_jax.training.workdir import read_config
+from fairkd_jax.objectives import OBJECTIVES
+from fairkd_jax.runs.folder import read_run_config
+from fairkd_jax.training import build, loop, train
+from fairkd_jax.training import run as training_run
 
 ONE = jax.devices()[:1]
 
@@ -32,7 +37,7 @@ def traces(monkeypatch):
         return made
 
     for name in ("make_train_step", "make_eval_step"):
-        monkeypatch.setattr(experiment, name, counted(getattr(experiment, name), name))
+        monkeypatch.setattr(build, name, counted(getattr(build, name), name))
     return found
 
 
@@ -40,7 +45,7 @@ def traces(monkeypatch):
 def test_a_run_traces_once_and_sends_nothing_unasked(cache, traces, make_config, tmp_path, monkeypatch):
     """Two validations, checkpoints between, and a last batch of validation that is not full."""
     inside = []
-    advance = loop._Run.advance
+    advance = loop._Loop.advance
 
     def guarded(run, batch):
         assert all(isinstance(value, jax.Array) for value in batch.values())
@@ -48,7 +53,7 @@ def test_a_run_traces_once_and_sends_nothing_unasked(cache, traces, make_config,
             advance(run, batch)
         inside.append(run.step)
 
-    monkeypatch.setattr(loop._Run, "advance", guarded)
+    monkeypatch.setattr(loop._Loop, "advance", guarded)
     train(make_config(data__cache=cache, checkpoint_every_steps=3), tmp_path / "run", devices=ONE)
     assert inside == list(range(1, 9))
     assert sorted(traces) == ["make_eval_step", "make_train_step"]
@@ -63,21 +68,47 @@ def test_a_teacher_sees_images_of_its_own_size(make_config, tmp_path):
     short = {"epochs": 1, "teacher__epochs": 1}
     config = make_config(ckd, teacher__image_size=24, data__image_size=16, **short)
     train(config, tmp_path / "run", devices=ONE)
-    own, _ = read_config(tmp_path / "run" / "teacher")
-    assert own.data.image_size == 24
+    own = read_run_config(tmp_path / "run" / "teacher").config
+    assert own["data"]["image_size"] == 24
     # Another student, of another size, takes what the teacher was trained on from the teacher's folder.
     taught = []
-    real = experiment.make_train_step
+    real = build.make_train_step
 
     def seen(**options):
         taught.append(options["augment_for_teacher"])
         return real(**options)
 
-    experiment.make_train_step, restored = seen, real
+    build.make_train_step, restored = seen, real
     try:
         again = make_config(ckd, teacher__checkpoint=str(tmp_path / "run" / "teacher"), **short)
         train(again, tmp_path / "again", devices=ONE)
     finally:
-        experiment.make_train_step = restored
+        build.make_train_step = restored
     images = np.zeros((2, 32, 32, 3), np.uint8)
     assert taught[0](jax.random.key(0), images).shape == (2, 24, 24, 3)
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 1)])
+def test_a_config_is_parsed_and_its_objectives_are_made_once(
+    seeds, taught, make_config, tmp_path, monkeypatch
+):
+    """And its objectives are made once, however many students there are."""
+    made, parsed = Counter(), []
+
+    def counted(name, factory):
+        @functools.wraps(factory)  # its signature says which options it has
+        def make(**options):
+            made[name] += 1
+            return factory(**options)
+
+        return make
+
+    for name, factory in OBJECTIVES.items():
+        monkeypatch.setitem(OBJECTIVES, name, counted(name, factory))
+    parse = training_run.parse_recipe
+    monkeypatch.setattr(training_run, "parse_recipe", lambda config: parsed.append(config) or parse(config))
+    config = make_config(ckd, teacher__checkpoint=str(taught), epochs=1)
+    config.population.seeds = seeds
+    train(config, tmp_path / "run", devices=ONE)
+    assert len(parsed) == 1
+    assert made == {"cross_entropy": 1, "ckd": 1}

@@ -8,13 +8,13 @@ import optax
 import pytest
 
 from fairkd_jax.data.augment import Augmentation, augment
+from fairkd_jax.engine.population import make_population_step
+from fairkd_jax.engine.sharding import make_mesh
+from fairkd_jax.engine.state import rng_key
+from fairkd_jax.engine.train_step import init_state, make_train_step
 from fairkd_jax.models import EfficientNet
-from fairkd_jax.objectives import Spec, ckd, create_objective, rkd
-from fairkd_jax.objectives.perceptron import Perceptron
-from fairkd_jax.training.population import population_step
-from fairkd_jax.training.sharding import make_mesh
-from fairkd_jax.training.state import purpose_key
-from fairkd_jax.training.step import init_state, make_train_step
+from fairkd_jax.objectives import TaskInfo, ckd, create_objective, rkd
+from fairkd_jax.objectives.mlp import MLP
 from tests.models.toy import STEM
 
 PLAIN = ("cross_entropy", "ckd", "rkd_distance", "rkd_angle")
@@ -124,10 +124,10 @@ def test_the_gradient_is_that_of_the_weighted_sum(whole, make_batch):
     state = whole.start(at=at)
     batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
     label, group = batch["label"], batch["group"]
-    reader, table = Perceptron((128, 128), 2), state.objective_state["adversary"]["weights"]
+    reader, table = MLP((128, 128), 2), state.objective_state["adversary"]["weights"]
 
     def total(params):
-        key = purpose_key(0, "augment", at)
+        key = rng_key(0, "augment", at)
         images = augment(key, batch["image"], Augmentation(flip=True), size=batch["image"].shape[1])
         teacher = whole.teacher.apply(whole.teacher_variables, images)
         outputs, _ = whole.student.apply(
@@ -135,7 +135,7 @@ def test_the_gradient_is_that_of_the_weighted_sum(whole, make_batch):
             images,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": purpose_key(0, "dropout", at)},
+            rngs={"dropout": rng_key(0, "dropout", at)},
         )
         features = jnp.concatenate([outputs.embedding, jax.nn.one_hot(label, 4)], axis=1)
         nats = optax.softmax_cross_entropy_with_integer_labels(
@@ -169,14 +169,14 @@ def test_the_gradient_ratio_counts_what_comes_through_the_head(make_task, make_b
     @jax.jit
     def seen(pixels):
         images = augment(
-            purpose_key(0, "augment", 7), pixels, Augmentation(flip=True), size=batch["image"].shape[1]
+            rng_key(0, "augment", 7), pixels, Augmentation(flip=True), size=batch["image"].shape[1]
         )
         outputs, _ = task.student.apply(variables, images, train=True, mutable=["batch_stats"])
         return outputs, task.teacher.apply(task.teacher_variables, images)
 
     outputs, teacher = seen(batch["image"])
     head = state.params["student"]["classifier"]
-    reader, table = Perceptron((128, 128), 2), state.objective_state["adversary"]["weights"]
+    reader, table = MLP((128, 128), 2), state.objective_state["adversary"]["weights"]
 
     def taught(embedding):
         logits = embedding @ head["kernel"] + head["bias"][None]
@@ -212,7 +212,7 @@ def test_the_average_follows_the_student(whole, batches):
 
 def test_random_keys_differ_by_seed_purpose_and_step():
     keys = {
-        tuple(jax.random.key_data(purpose_key(seed, purpose, step)).tolist())
+        tuple(jax.random.key_data(rng_key(seed, purpose, step)).tolist())
         for seed in (0, 1)
         for purpose in ("dropout", "augment")
         for step in (0, 1)
@@ -229,8 +229,8 @@ def test_runs_of_every_seed_see_the_same_images(make_batch):
         "objectives": {name: create_objective(name) for name in names},
         "optimizers": {"student": optax.sgd(0.1)},
     }
-    spec = Spec(4, 2, STEM.head, STEM.head, np.ones((2, 4), int))
-    shapes = jax.eval_shape(lambda: init_state(**common, spec=spec, image_size=16, seed=0))
+    info = TaskInfo(4, 2, STEM.head, STEM.head, np.ones((2, 4), int))
+    shapes = jax.eval_shape(lambda: init_state(**common, info=info, image_size=16, seed=0))
     batch = {name: jnp.asarray(value) for name, value in make_batch().items()}
 
     def keys_of(data_seed):
@@ -275,7 +275,7 @@ def test_a_member_of_a_population_is_a_lone_student(whole, make_batch):
     """With the losses, dropout and stochastic depth of its own seed, after twenty steps of SGD."""
     weights = [{"adversary": 0.5}, {"adversary": 2.0}, {"ckd": 0.3}]
     batches = [make_batch(seed) for seed in range(20)]
-    together = jax.jit(population_step(whole.step))
+    together = jax.jit(make_population_step(whole.step))
     states = [whole.start(seed=seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states).replace(step=states[0].step)
     every = [whole.weights | {k: jnp.float32(v) for k, v in own.items()} for own in weights]
@@ -303,7 +303,7 @@ def test_a_population_asks_the_teacher_once(make_task, make_batch):
         state = jax.eval_shape(lambda: jax.vmap(lambda _: task.init())(jnp.arange(members)))
         state = state.replace(step=jax.ShapeDtypeStruct((), jnp.int32))
         weights = {name: jax.ShapeDtypeStruct((members,), jnp.float32) for name in task.weights}
-        step = population_step(task.step)
+        step = make_population_step(task.step)
         return jax.jit(step).lower(state, known, batch, weights).cost_analysis()["flops"]
 
     alone = jax.jit(task.teacher.apply).lower(teacher, jnp.zeros((16, 16, 16, 3))).cost_analysis()["flops"]

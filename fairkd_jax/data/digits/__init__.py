@@ -1,1 +1,1 @@
-"""The digits of scikit-learn, painted in one of two tints: a bias that is known exactly."""
+"""The digits of scikit-learn, painted in one of two tints, with an exactly known bias."""

@@ -4,7 +4,7 @@ from fairkd_jax.data.builder import PreparedBuilder
 
 
 class Builder(PreparedBuilder):
-    """Digits 0 to 9; the groups are two tints, skewed by class in train and val, paired in test."""
+    """Builder of the digits 0 to 9; two tints are the groups, skewed by class in train and val."""
 
-    ABOUT = "scikit-learn's 1,797 handwritten digits, painted in one of two tints that tell the group."
+    ABOUT = "scikit-learn's 1,797 handwritten digits, painted in one of two tints, which show the group."
     HOMEPAGE = "https://archive.ics.uci.edu/dataset/80"

@@ -1,7 +1,7 @@
-"""Paints the 1,797 digits of scikit-learn so that only the tint tells the group.
+"""Functions that paint the 1,797 digits of scikit-learn so that only the tint shows the group.
 
 The digits are the test part of E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine
-Learning Repository 1998 (CC BY 4.0), in the form in which scikit-learn distributes them.
+Learning Repository 1998 (CC BY 4.0). The package contains the version that scikit-learn distributes.
 """
 
 import hashlib
@@ -11,17 +11,16 @@ import numpy as np
 from PIL import Image
 
 GROUP_NAMES = ("blue", "orange")
-# Colours of the ink for a full stroke, RGB in [0, 1]; both have the luma 0.576 (Rec. 709).
+# RGB colours of a full stroke, in [0, 1]. Both have the luma 0.576 (Rec. 709).
 TINTS = np.array([[0.35, 0.60, 1.00], [1.00, 0.50, 0.08]])
 TRAIN_SHARE, VAL_SHARE = 0.60, 0.15
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Returns the embedded digits.
+    """Loads the digits that the package contains.
 
     Returns:
-      images: uint8 [1797, 8, 8], ink from 0 to 16.
-      labels: int32 [1797].
+      A tuple (images, labels): ink from 0 to 16, uint8 [1797, 8, 8], and labels, int32 [1797].
     """
     with (
         files("fairkd_jax.data.digits").joinpath("digits.npz").open("rb") as stream,
@@ -31,13 +30,13 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_digits(labels: np.ndarray) -> np.ndarray:
-    """Splits each class in a fixed order that no random generator decides.
+    """Splits the digits of each class in a fixed order, which is a hash of the position.
 
     Args:
-      labels: int [N].
+      labels: Labels, int [N].
 
     Returns:
-      The split of each digit, text [N]: 60 % train, 15 % val, 25 % test of each class.
+      Split of each digit, text [N]: 60 % train, 15 % val, 25 % test of each class.
     """
     splits = np.full(len(labels), "test", dtype="<U5")
     for label in np.unique(labels):
@@ -53,19 +52,19 @@ def split_digits(labels: np.ndarray) -> np.ndarray:
 
 
 def draw_groups(labels: np.ndarray, splits: np.ndarray, *, skew: float, seed: int) -> np.ndarray:
-    """Draws the group of each digit of train and val.
+    """Draws the group of each digit in train and val.
 
-    In each class of each split, exactly round(skew * n) digits get the class's own group: 0 for even digits,
-    1 for odd ones.
+    In each class of each split, exactly round(skew * n) of the n digits get the class's own group. The own
+    group is 0 for even digits and 1 for odd digits.
 
     Args:
-      labels: int [N].
-      splits: text [N].
-      skew: share of the class's own group in [0, 1].
-      seed: of the draw.
+      labels: Labels, int [N].
+      splits: Splits, text [N].
+      skew: Share of the class's own group, in [0, 1].
+      seed: Random seed of the groups.
 
     Returns:
-      int32 [N]; -1 for the digits of test, which appear in both tints.
+      Groups, int32 [N]; -1 for the digits of test, which are painted in both tints.
     """
     rng = np.random.default_rng([seed, 0])
     groups = np.full(len(labels), -1, np.int32)
@@ -78,21 +77,21 @@ def draw_groups(labels: np.ndarray, splits: np.ndarray, *, skew: float, seed: in
     return groups
 
 
-def paint(ink: np.ndarray, group: int, *, size: int, noise: float, seed: int, index: int) -> np.ndarray:
-    """Enlarges one digit and paints it in the tint of its group on black.
+def paint_digit(ink: np.ndarray, group: int, *, size: int, noise: float, seed: int, index: int) -> np.ndarray:
+    """Enlarges one digit and paints the strokes in the tint of the group on black.
 
-    The noise depends on `seed` and `index` alone, so the two tints of one digit differ in nothing else.
+    The noise depends only on `seed` and `index`, so the two images of a test digit differ only in the tint.
 
     Args:
-      ink: uint8 [8, 8], 0 to 16.
-      group: 0 or 1.
-      size: side of the result in pixels.
-      noise: standard deviation of the Gaussian noise that is added to the grey value, in units of [0, 1].
-      seed: of the noise.
-      index: position of the digit in the whole set.
+      ink: Ink from 0 to 16, uint8 [8, 8].
+      group: Group that selects the tint, 0 or 1.
+      size: Side of the result in pixels.
+      noise: Standard deviation of the Gaussian noise on the grey value, in units of [0, 1].
+      seed: Random seed of the noise.
+      index: Position of the digit among the 1,797 digits.
 
     Returns:
-      uint8 [size, size, 3].
+      Image, uint8 [size, size, 3].
     """
     small = Image.fromarray(ink.astype(np.float32) / 16)
     grey = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC), np.float64)

@@ -1,1 +1,1 @@
-"""Your own images, listed in a CSV or Parquet file."""
+"""The user's own images, listed in a CSV or Parquet file."""

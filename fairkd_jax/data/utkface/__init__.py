@@ -1,1 +1,1 @@
-"""UTKFace: faces whose file names give age, gender and race."""
+"""UTKFace: images of faces whose file names contain age, gender and race."""

@@ -1,1 +1,1 @@
-"""WIDER Attribute: photographs of events, with the gender of the persons in them."""
+"""WIDER Attribute: photographs of events, with the gender of each annotated person."""

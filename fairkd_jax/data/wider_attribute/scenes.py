@@ -57,5 +57,5 @@ CLASSES: dict[str, tuple[str, ...]] = {
 
 CLASS_NAMES = tuple(CLASSES)
 _CLASS_OF_NAME = {scene: label for label, scenes in enumerate(CLASSES.values()) for scene in scenes}
-# Scene id -> class id.
+# Class id of each scene id.
 CLASS_OF_SCENE = tuple(_CLASS_OF_NAME[scene] for scene in SCENES)

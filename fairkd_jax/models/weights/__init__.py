@@ -1,1 +1,1 @@
-"""Pretrained weights: checkpoint files that people have, read into our variables and written from them."""
+"""Pretrained weights: published checkpoint files, read into variables and written from variables."""

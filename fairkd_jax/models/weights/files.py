@@ -1,4 +1,4 @@
-"""Reads and writes checkpoint files: names and arrays, and nothing that is executed."""
+"""Reading and writing of checkpoint files: names and arrays only, nothing in a file is executed."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,19 +14,19 @@ from safetensors.numpy import save as to_safetensors
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.files import write_bytes
 
-_ADVICE = "it is damaged, or no checkpoint of this kind; download it again"
+_ADVICE = "the file is damaged, or not a checkpoint of this kind; download the file again"
 _MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds; an array is read when it is asked for, its shape being known before.
+    """The content of a checkpoint file; shapes are known at once, an array is read on request.
 
     Attributes:
-      path: of the file.
-      shapes: name -> shape.
-      read: name -> the array.
-      metadata: texts by name, where the format has any.
+      path: Path of the file.
+      shapes: Shapes of the arrays by name.
+      read: Function that reads the array of a name.
+      metadata: Texts by name; empty for formats without metadata.
     """
 
     path: Path
@@ -39,34 +39,46 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Opens a checkpoint of any known format.
 
     Args:
-      path: .safetensors; .h5 or .hdf5 of Keras; .pth, .pt or .bin of PyTorch.
+      path: File .safetensors; .h5 or .hdf5 of Keras; .pth, .pt or .bin of PyTorch.
+
+    Returns:
+      The content of the file.
 
     Raises:
-      UsageError: the file is absent, of another format, damaged, or not plain arrays.
+      UsageError: The file is absent, of another format, damaged, or holds more than plain arrays.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name the checkpoint file in it")
     if not path.is_file():
-        raise UsageError(f"there is no checkpoint file {path}")
+        raise UsageError(f"there is no checkpoint file {path}; check the path")
     if not os.access(path, os.R_OK):
-        raise UsageError(f"{path} may not be read; change its permissions")
+        raise UsageError(f"{path} cannot be read; change the permissions of the file")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        return _safetensors(path)
+        return _open_safetensors(path)
     if suffix in (".h5", ".hdf5"):
-        return _hdf5(path)
+        return _open_hdf5(path)
     if suffix in (".pth", ".pt", ".bin"):
-        return _torch(path)
-    raise UsageError(f"{path} is none of .safetensors, .h5 and .pth, which pretrained weights are read from")
+        return _open_torch(path)
+    raise UsageError(f"{path} is of another format; use a file .safetensors, .h5 or .pth")
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes a .safetensors file, whole or not at all."""
+    """Writes a .safetensors file; after an error no partial file remains.
+
+    Args:
+      path: File to write or to replace.
+      arrays: Arrays by name.
+      metadata: Texts by name.
+
+    Raises:
+      OSError: The file cannot be written.
+    """
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     write_bytes(path, to_safetensors(contiguous, dict(metadata)))
 
 
-def _safetensors(path: Path) -> Checkpoint:
+def _open_safetensors(path: Path) -> Checkpoint:
     with reading(str(path), _ADVICE), safe_open(path, framework="np") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
@@ -76,23 +88,23 @@ def _safetensors(path: Path) -> Checkpoint:
             with safe_open(path, framework="np") as file:
                 return np.asarray(file.get_tensor(name))
         except (SafetensorError, TypeError, ValueError, OSError) as error:
-            raise UsageError(f"{path}: {name} cannot be read ({str(error)[:100]})") from error
+            raise UsageError(f"{path}: {name} cannot be read ({str(error)[:100]}); {_ADVICE}") from error
 
     return Checkpoint(path, shapes, read, metadata)
 
 
-def _hdf5(path: Path) -> Checkpoint:
+def _open_hdf5(path: Path) -> Checkpoint:
     with reading(str(path), _ADVICE), h5py.File(path, "r") as file:
         found: dict[str, tuple[str, tuple[int, ...]]] = {}
-        # Where a whole model was saved, its optimizer's arrays stand beside the weights.
+        # A file of a whole model also holds the optimizer's arrays, beside the group of the weights.
         whole = isinstance(file.get("model_weights", getlink=True), h5py.HardLink)
         root = file["model_weights"] if whole else file
         if not isinstance(root, h5py.Group):
-            raise UsageError(f"{path}: model_weights is no group; is it a checkpoint of Keras?")
-        for location, dataset in _datasets(root, 0):
-            name = _keras_name(location)
+            raise UsageError(f"{path}: model_weights is not a group; use a checkpoint of Keras")
+        for location, dataset in _walk_datasets(root, 0):
+            name = _shorten_keras_name(location)
             if name in found:
-                raise UsageError(f"{path} has two arrays for {name}; is it a checkpoint of Keras?")
+                raise UsageError(f"{path} has two arrays for {name}; use a checkpoint of Keras")
             found[name] = (location, tuple(dataset.shape))
 
     def read(name: str) -> np.ndarray:
@@ -102,44 +114,47 @@ def _hdf5(path: Path) -> Checkpoint:
     return Checkpoint(path, {name: shape for name, (_, shape) in found.items()}, read)
 
 
-def _datasets(group: h5py.Group, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
-    """All arrays below a group; only hard links are followed, and not for ever: they may form a circle."""
+def _walk_datasets(group: h5py.Group, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yields all arrays below a group; follows hard links only, to limited depth: links may form circles."""
     if depth > _MAX_DEPTH:
-        raise UsageError(f"{group.file.filename} is nested too deeply, or links in a circle")
+        raise UsageError(
+            f"{group.file.filename} is nested too deeply, or links in a circle; use a checkpoint of Keras"
+        )
     for key in group:
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             continue
         item = group[key]
         if isinstance(item, h5py.Group):
-            yield from _datasets(item, depth + 1)
+            yield from _walk_datasets(item, depth + 1)
         elif isinstance(item, h5py.Dataset) and item.external is None and not item.is_virtual:
             yield item.name, item
 
 
-def _keras_name(location: str) -> str:
-    """`/model_weights/block1a_dwconv/block1a_dwconv/depthwise_kernel:0` -> `block1a_dwconv/kernel`."""
+def _shorten_keras_name(location: str) -> str:
+    """Shortens `/block1a_dwconv/block1a_dwconv/depthwise_kernel:0` to `block1a_dwconv/kernel`."""
     *_, layer, weight = ["", *location.strip("/").split("/")]
     weight = weight.split(":")[0]
     return f"{layer}/{'kernel' if weight == 'depthwise_kernel' else weight}"
 
 
-def _torch(path: Path) -> Checkpoint:
+def _open_torch(path: Path) -> Checkpoint:
     try:
         import torch
     except ImportError as error:
         raise UsageError(
-            f"{path} is a file of PyTorch and needs the extra `torch` to be read ({error}); start the command"
-            " with `python3 scripts/with_env.py --extra torch`, or use a .safetensors file of the same"
+            f"{path} is a file of PyTorch and needs the extra `torch` ({error}); start the command with"
+            " `python3 scripts/with_env.py --extra torch`, or use a .safetensors file of the same weights"
         ) from error
-    with reading(str(path), "it is damaged, or more than the arrays of a state_dict, which is not read"):
+    advice = "the file is damaged, or holds more than the arrays of a state_dict; save the state_dict alone"
+    with reading(str(path), advice):
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, Mapping):
-            raise UsageError(f"{path} holds no state_dict but a {type(state).__name__}")
-        if set(state) & {"state_dict", "model"}:  # what training scripts save beside the weights
+            raise UsageError(f"{path} holds a {type(state).__name__}, not a state_dict; save the state_dict")
+        if set(state) & {"state_dict", "model"}:  # training scripts save more than the weights
             state = state.get("state_dict", state.get("model"))
         if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise UsageError(f"{path} holds no plain state_dict of arrays")
-        # What DataParallel puts before each name.
+            raise UsageError(f"{path} holds no plain state_dict of arrays; save the state_dict alone")
+        # DataParallel puts "module." before each name.
         state = {str(name).removeprefix("module."): value for name, value in state.items()}
         shapes = {name: tuple(value.shape) for name, value in state.items()}
 

@@ -1,7 +1,7 @@
-// BatchNorm by the batch's statistics, with swish, and its gradient: two passes over memory each.
+// BatchNorm by the batch's statistics, with swish, and its gradient: each takes two passes over memory.
 //
-// x is [members, pixels, channels], its scale and bias [members, channels]. Sums are taken in float32 over
-// parts of the pixels, whose number does not depend on the threads, and those of the parts in double.
+// x is [members, pixels, channels]; scale and bias are [members, channels]. The pixels are summed in parts,
+// in float32, and the sums of the parts are added in double. The number of parts does not depend on threads.
 
 #include <cmath>
 #include <cstring>
@@ -14,10 +14,10 @@ namespace {
 
 constexpr int64_t kPixelsPerPart = 512;
 
-int64_t parts_of(int64_t pixels) { return std::max<int64_t>(pixels / kPixelsPerPart, 1); }
+int64_t count_parts(int64_t pixels) { return std::max<int64_t>(pixels / kPixelsPerPart, 1); }
 
-// e^x to 2 units in the last place, in steps that compilers turn into vector instructions.
-inline float exponential(float x) {
+// Computes e^x to 2 units in the last place, by operations that compilers turn into vector instructions.
+inline float compute_exp(float x) {
   x = std::min(std::max(x, -87.0f), 88.0f);
   const float n = std::nearbyint(x * 1.44269504f);
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
@@ -33,15 +33,15 @@ inline float exponential(float x) {
   return (p * r * r + r + 1.0f) * power;
 }
 
-inline float sigmoid(float z) { return 1.0f / (1.0f + exponential(-z)); }
+inline float compute_sigmoid(float z) { return 1.0f / (1.0f + compute_exp(-z)); }
 
-// Sums of two functions of each channel's values. `add(pixel, first, second)` adds one pixel to [channels].
+// Sums two functions of each channel's values. `add(pixel, first, second)` adds a pixel to both, [channels].
 template <typename Add>
-void channel_sums(ffi::ThreadPool pool, int64_t pixels, int64_t channels, const Add& add, double* first,
+void sum_channels(ffi::ThreadPool pool, int64_t pixels, int64_t channels, const Add& add, double* first,
                   double* second) {
-  const int64_t parts = parts_of(pixels);
+  const int64_t parts = count_parts(pixels);
   std::vector<float> partial(parts * 2 * channels, 0.0f);
-  parallel(pool, parts, [&](int64_t part) {
+  run_parallel(pool, parts, [&](int64_t part) {
     float* sums = partial.data() + part * 2 * channels;
     const Range range(pixels, parts, part);
     for (int64_t pixel = range.begin; pixel < range.end; ++pixel) add(pixel, sums, sums + channels);
@@ -55,9 +55,9 @@ void channel_sums(ffi::ThreadPool pool, int64_t pixels, int64_t channels, const 
 }
 
 template <typename Write>
-void for_pixels(ffi::ThreadPool pool, int64_t pixels, const Write& write) {
-  const int64_t parts = parts_of(pixels);
-  parallel(pool, parts, [&](int64_t part) {
+void for_each_pixel(ffi::ThreadPool pool, int64_t pixels, const Write& write) {
+  const int64_t parts = count_parts(pixels);
+  run_parallel(pool, parts, [&](int64_t part) {
     const Range range(pixels, parts, part);
     for (int64_t pixel = range.begin; pixel < range.end; ++pixel) write(pixel);
   });
@@ -68,7 +68,7 @@ void forward(ffi::ThreadPool pool, int64_t pixels, int64_t channels, float epsil
              const float* __restrict scale, const float* __restrict bias, float* __restrict y,
              float* __restrict mean, float* __restrict variance) {
   std::vector<double> sums(2 * channels);
-  channel_sums(
+  sum_channels(
       pool, pixels, channels,
       [=](int64_t pixel, float* __restrict sum, float* __restrict squares) {
         const float* __restrict from = x + pixel * channels;
@@ -82,16 +82,16 @@ void forward(ffi::ThreadPool pool, int64_t pixels, int64_t channels, float epsil
   for (int64_t c = 0; c < channels; ++c) {
     const double m = sums[c] / pixels, square = sums[channels + c] / pixels - m * m;
     mean[c] = static_cast<float>(m);
-    variance[c] = static_cast<float>(square < 0.0 ? 0.0 : square);  // lets NaN through
+    variance[c] = static_cast<float>(square < 0.0 ? 0.0 : square);  // NaN stays NaN
     factors[c] = static_cast<float>(scale[c] / std::sqrt(variance[c] + static_cast<double>(epsilon)));
   }
   const float* __restrict factor = factors.data();
-  for_pixels(pool, pixels, [=](int64_t pixel) {
+  for_each_pixel(pool, pixels, [=](int64_t pixel) {
     const float* __restrict from = x + pixel * channels;
     float* __restrict to = y + pixel * channels;
     for (int64_t c = 0; c < channels; ++c) {
       const float z = (from[c] - mean[c]) * factor[c] + bias[c];
-      to[c] = swish ? z * sigmoid(z) : z;
+      to[c] = swish ? z * compute_sigmoid(z) : z;
     }
   });
 }
@@ -101,22 +101,22 @@ void backward(ffi::ThreadPool pool, int64_t pixels, int64_t channels, const floa
               const float* __restrict scale, const float* __restrict bias, const float* __restrict mean,
               const float* __restrict inverse, const float* __restrict dy, float* __restrict dx,
               float* __restrict dscale, float* __restrict dbias) {
-  // Slope before the swish; computing it twice is cheaper than storing it.
-  auto slope = [=](float centred, float dy, int64_t c) {
+  // Computes the gradient before the swish; computing this twice is cheaper than storing the values.
+  auto compute_slope = [=](float centred, float dy, int64_t c) {
     if (!swish) return dy;
     const float z = centred * (inverse[c] * scale[c]) + bias[c];
-    const float gate = sigmoid(z);
+    const float gate = compute_sigmoid(z);
     return dy * gate * (1.0f + z * (1.0f - gate));
   };
   std::vector<double> sums(2 * channels);
-  channel_sums(
+  sum_channels(
       pool, pixels, channels,
       [=](int64_t pixel, float* __restrict sum, float* __restrict products) {
         const float* __restrict from = x + pixel * channels;
         const float* __restrict above = dy + pixel * channels;
         for (int64_t c = 0; c < channels; ++c) {
           const float centred = from[c] - mean[c];
-          const float dz = slope(centred, above[c], c);
+          const float dz = compute_slope(centred, above[c], c);
           sum[c] += dz;
           products[c] += dz * centred;
         }
@@ -132,13 +132,13 @@ void backward(ffi::ThreadPool pool, int64_t pixels, int64_t channels, const floa
   }
   const float* __restrict mean_dz = means.data();
   const float* __restrict mean_product = means.data() + channels;
-  for_pixels(pool, pixels, [=](int64_t pixel) {
+  for_each_pixel(pool, pixels, [=](int64_t pixel) {
     const float* __restrict from = x + pixel * channels;
     const float* __restrict above = dy + pixel * channels;
     float* __restrict to = dx + pixel * channels;
     for (int64_t c = 0; c < channels; ++c) {
       const float centred = from[c] - mean[c];
-      const float dz = slope(centred, above[c], c);
+      const float dz = compute_slope(centred, above[c], c);
       to[c] = inverse[c] * scale[c] * (dz - mean_dz[c] - centred * mean_product[c]);
     }
   });

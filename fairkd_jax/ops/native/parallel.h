@@ -1,4 +1,4 @@
-// Sharing work between the threads that XLA runs its own operations on.
+// Shares work between the threads on which XLA runs its own operations.
 #pragma once
 
 #include <algorithm>
@@ -15,10 +15,10 @@ namespace fairkd {
 
 namespace ffi = xla::ffi;
 
-// Calls task(0) ... task(count - 1) and returns when all are done. The calling thread works too and never
-// waits for a helper that has not begun, so that a busy pool makes this slower but cannot block it.
+// Calls task(0) ... task(count - 1) and returns when all tasks are done. The calling thread works too, and
+// never waits for a helper that has not started: a busy pool makes the call slower but cannot block the call.
 template <typename Task>
-void parallel(ffi::ThreadPool pool, int64_t count, const Task& task) {
+void run_parallel(ffi::ThreadPool pool, int64_t count, const Task& task) {
   struct Progress {
     std::atomic<int64_t> next{0};
     int64_t done = 0;
@@ -26,7 +26,7 @@ void parallel(ffi::ThreadPool pool, int64_t count, const Task& task) {
     std::condition_variable all_done;
   };
   auto progress = std::make_shared<Progress>();
-  // A helper that begins late finds no task left, and then does not touch `task`, which may be gone.
+  // A helper that starts late finds no task left, and does not touch `task`, which may no longer exist.
   auto work = [progress, count, &task] {
     for (int64_t i; (i = progress->next.fetch_add(1)) < count;) {
       task(i);
@@ -41,7 +41,7 @@ void parallel(ffi::ThreadPool pool, int64_t count, const Task& task) {
   progress->all_done.wait(lock, [&] { return progress->done == count; });
 }
 
-// The range [begin, end) of part `i` when `count` things are split into `parts`.
+// The range [begin, end) of part `i`, if `count` items are split into `parts` parts.
 struct Range {
   int64_t begin, end;
   Range(int64_t count, int64_t parts, int64_t i) : begin(count * i / parts), end(count * (i + 1) / parts) {}

@@ -1,0 +1,6 @@
+"""Decoupled distillation, with the adversary."""
+
+from fairkd_jax.configs import dkd
+from fairkd_jax.configs.words import with_adversary
+
+get_config = with_adversary(dkd)

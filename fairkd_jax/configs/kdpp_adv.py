@@ -1,0 +1,6 @@
+"""KD++, with the adversary."""
+
+from fairkd_jax.configs import kdpp
+from fairkd_jax.configs.words import with_adversary
+
+get_config = with_adversary(kdpp)

@@ -1,0 +1,80 @@
+"""The preparation plan of the user's own images, listed in a manifest."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from fairkd_jax.data.manifest.manifest_table import ManifestTable, read_manifest
+from fairkd_jax.data.preparation_plan import (
+    Example,
+    PreparationPlan,
+    SourceImage,
+    escape_unprintable,
+    hash_parts,
+)
+from fairkd_jax.data.raw_files import RawFile, make_stamp
+from fairkd_jax.errors import UsageError
+
+
+def plan_manifest(
+    *, source: str, size: int, resize: str, class_names: Sequence[str] = (), group_names: Sequence[str] = ()
+) -> PreparationPlan:
+    """Plans the preparation of the images in a manifest.
+
+    Args:
+      source: Path of a .csv or .parquet file with the columns path, label, group and split.
+      size: Side of the stored images in pixels.
+      resize: "squash" or "pad".
+      class_names: Names of the labels in order. Empty: the names in the manifest, sorted.
+      group_names: Names of the groups in order. Empty: the names in the manifest, sorted.
+
+    Raises:
+      UsageError: The manifest does not exist or has a fault.
+    """
+    if not source:
+        raise UsageError(
+            "manifest needs a source: the path of a CSV or Parquet file with path,label,group,split"
+        )
+    path = Path(source).expanduser().absolute()
+    if not path.is_file():
+        raise UsageError(
+            f"there is no manifest at {path}; give the path of a CSV or Parquet file as the source"
+        )
+    table = read_manifest(path, class_names=class_names, group_names=group_names)
+    stamps = _make_stamps(table.files)
+    absent = [name for name, stamp in zip(table.paths, stamps, strict=True) if stamp is None]
+    return PreparationPlan(
+        name="manifest",
+        settings=f"s{size}-{resize}-"
+        + hash_parts([path.read_bytes(), *table.class_names, "", *table.group_names]),
+        source_digest=None if absent else hash_parts(filter(None, stamps)),
+        source="",
+        missing_message=_explain_absent_images(path, absent) if absent else "",
+        size=size,
+        resize=resize,
+        class_names=table.class_names,
+        group_names=table.group_names,
+        list_images=partial(_list_images, table),
+    )
+
+
+def _explain_absent_images(manifest: Path, absent: list[str]) -> str:
+    return (
+        f"{manifest} lists {len(absent)} images that do not exist;"
+        f" the first is {escape_unprintable(absent[0])};"
+        " correct the paths, which are relative to the folder of the manifest"
+    )
+
+
+def _make_stamps(files: list[str]) -> list[str | None]:
+    return [make_stamp(os.stat(file)) if os.path.isfile(file) else None for file in files]
+
+
+def _list_images(table: ManifestTable) -> Iterator[SourceImage]:
+    rows = zip(table.paths, table.files, table.splits, table.labels, table.groups, strict=True)
+    for path, file, split, label, group in rows:
+        status = os.stat(file)
+        raw = RawFile(path, make_stamp(status), status.st_size, Path(file).read_bytes)
+        example = Example(path, split, label, group)
+        yield SourceImage(escape_unprintable(path), raw.stamp, raw.load, example, raw.problem)

@@ -1,0 +1,1 @@
+"""The compiled functions of a training: the step, its gradients, its optimizers and its evaluation."""

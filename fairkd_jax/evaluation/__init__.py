@@ -1,0 +1,1 @@
+"""Evaluation of finished runs: scores, probes, comparisons, and collections of many runs."""

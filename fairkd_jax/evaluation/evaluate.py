@@ -1,0 +1,203 @@
+"""The scores of runs: a student, its teacher and another student on a split, written to the run's folder."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fairkd_jax.data.batches import iterate_eval_batches
+from fairkd_jax.data.pipeline import Dataset
+from fairkd_jax.engine.eval_step import Scores, compile_eval_step, evaluate, make_eval_step
+from fairkd_jax.engine.sharding import make_mesh
+from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.evaluation.probes import check_can_probe, probe_model
+from fairkd_jax.fairness import compute_fidelity, compute_inflation, diagnose, summarize
+from fairkd_jax.files import make_jsonable, write_arrays, write_text
+from fairkd_jax.models import num_parameters
+from fairkd_jax.recipe.objectives import describe_balancing
+from fairkd_jax.recipe.sections import parse_data
+from fairkd_jax.runs.dataset import describe_data, open_data
+from fairkd_jax.runs.folder import RunConfig, RunFolder, find_teacher, read_run_config
+from fairkd_jax.runs.loading import LoadedModel, load_run
+
+
+def evaluate_run(
+    workdir: Path,
+    *,
+    split: str = "test",
+    checkpoint: str = "best",
+    baseline: Path | None = None,
+    batch_size: int = 0,
+    probe: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> dict[str, Any]:
+    """Scores a run's student, its teacher, and another run's student on a split.
+
+    The function writes `eval/<split>.json` and `predictions/<split>.npz` into the run's folder.
+
+    Args:
+      workdir: The run's folder.
+      split: "train", "val" or "test".
+      checkpoint: Checkpoint of the student: "best", "last" or the number of a step. Other models are scored
+        at their best checkpoint.
+      baseline: Folder of a run to compare with.
+      batch_size: Number of images in a batch; 0 for the run's own.
+      probe: Whether to fit probes that read the group from each model; see `probe_model`. Probes are fitted
+        on "train" and chosen on "val", so the split must be "test".
+      devices: The devices of the evaluation; all devices by default.
+
+    Returns:
+      The content of the JSON file. "teacher", "student" and "baseline" hold a summary each, where there is
+      such a model, with the results of probes under "probe"; "inflation" holds the inflation by model.
+
+    Raises:
+      UsageError: A folder holds no run or no such checkpoint, the runs do not fit together, or no probe can
+        be fitted.
+    """
+    saved = read_run_config(workdir)
+    if baseline is not None:
+        read_run_config(baseline)  # an error must come before any model is loaded
+    mesh = make_mesh(devices)
+    dataset, current = _open_run_data(saved, workdir)
+    if probe:
+        check_can_probe(dataset, split)
+    folders = _find_models(saved, workdir, baseline)
+    described = {name: _describe_method(folder) for name, folder in folders.items()}
+    models = {
+        name: load_run(folder, checkpoint if name == "student" else "best", saved.data_info, mesh)
+        for name, folder in folders.items()
+    }
+    rows = -(-(batch_size or saved.config["batch_size"]) // mesh.size) * mesh.size
+    score = {name: _make_scorer(model, dataset, rows, mesh, probe) for name, model in models.items()}
+    scores = {name: score[name](split) for name in models}
+    result = _make_result(models, scores, described, dataset, split)
+    result |= {"split": split, "checkpoint": checkpoint, **current}
+    for name in models if probe else ():
+        result[name]["probe"] = probe_model(name, score[name], scores[name].features, dataset)
+    if not probe:
+        _keep_probes(RunFolder(workdir).evaluation(split), result)
+    if not jax.process_index():
+        _write_evaluation(workdir, split, dataset, scores, result)
+    return result
+
+
+def _open_run_data(saved: RunConfig, workdir: Path) -> tuple[Dataset, dict[str, Any]]:
+    """Opens the data of a run, and checks them; returns the data and their description."""
+    data = parse_data(saved.config["data"])
+    if data.control == "shuffle":  # the shuffled groups are for training alone
+        data = dataclasses.replace(data, control="none")
+    dataset = open_data(data)
+    current = describe_data(dataset)
+    if any(saved.data_info.get(key) != value for key, value in current.items()):
+        raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
+    return dataset, current
+
+
+def _find_models(saved: RunConfig, workdir: Path, baseline: Path | None) -> dict[str, Path]:
+    """Returns the folders of the models to score, in the order of the tables."""
+    folders = {}
+    if "teacher" in saved.data_info:
+        folders["teacher"] = find_teacher(saved.config["teacher"]["checkpoint"], workdir)
+    folders["student"] = workdir
+    if baseline is not None:
+        folders["baseline"] = baseline
+    return folders
+
+
+def _describe_method(workdir: Path) -> dict[str, Any]:
+    """Describes the method of a run: weights of the objectives, their descriptions, and the balancing."""
+    saved = read_run_config(workdir)
+    config, methods = saved.config, saved.methods
+    with reading(str(RunFolder(workdir).config), "train the run again"):
+        return {
+            "objectives": {objective: config[objective]["weight"] for objective in config["objectives"]},
+            "methods": methods,
+            "balancing": describe_balancing(config, methods.values()),
+        }
+
+
+def _make_scorer(
+    model: LoadedModel, dataset: Dataset, batch_size: int, mesh: jax.sharding.Mesh, with_features: bool
+) -> Callable[[str], Scores]:
+    """Makes the function that scores a model on a split; it is compiled once for all splits."""
+    step = make_eval_step(
+        model.module,
+        image_size=model.image_size,
+        num_groups=len(dataset.info.group_names),
+        with_features=with_features,
+    )
+    compiled = compile_eval_step(step, mesh)
+
+    def score(split: str) -> Scores:
+        batches = iterate_eval_batches(
+            dataset.split(split),
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return evaluate(compiled, model.variables, batches, mesh)
+
+    return score
+
+
+def _make_result(
+    models: Mapping[str, LoadedModel],
+    scores: Mapping[str, Scores],
+    described: Mapping[str, Mapping[str, Any]],
+    dataset: Dataset,
+    split: str,
+) -> dict[str, Any]:
+    """Makes the content of the JSON file from the scores of all models."""
+    result: dict[str, Any] = {}
+    training_counts = dataset.split("train").counts
+    for name, model in models.items():
+        result[name] = summarize(scores[name].counts, training_counts=training_counts) | {
+            "architecture": model.architecture,
+            "parameters": num_parameters(model.variables["params"]),
+            "step": model.step,
+            **described[name],
+            "diagnostics": diagnose(scores[name].counts, training_counts),
+        }
+    if "teacher" in result:
+        groups, taught = dataset.split(split).groups, scores["teacher"].prediction
+        students = [name for name in models if name != "teacher"]
+        for name in students:
+            own = scores[name].prediction
+            result[name] |= compute_fidelity(own, taught, groups, len(dataset.info.group_names))
+        result["inflation"] = {name: compute_inflation(result[name], result["teacher"]) for name in students}
+    return result
+
+
+def _keep_probes(path: Path, result: dict[str, Any]) -> None:
+    """Keeps the results of earlier probes of the same checkpoints of the run and its teacher."""
+    for name in {"teacher", "student"} & result.keys():
+        # The file may be absent or damaged; the new one replaces it.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            earlier = json.loads(path.read_text(encoding="utf-8"))[name]
+            if earlier["step"] == result[name]["step"]:
+                result[name]["probe"] = earlier["probe"]
+
+
+def _write_evaluation(
+    workdir: Path, split: str, dataset: Dataset, scores: Mapping[str, Scores], result: Mapping[str, Any]
+) -> None:
+    """Writes the predictions and the scores into the run's folder."""
+    source = dataset.split(split)
+    arrays: dict[str, np.ndarray] = {
+        "id": np.asarray(source.ids, dtype=np.str_),
+        "label": np.asarray(source.labels),
+        "group": np.asarray(source.groups),
+    }
+    for name, score in scores.items():
+        arrays[f"{name}_prediction"] = score.prediction
+        arrays[f"{name}_probabilities"] = score.probabilities
+    folder = RunFolder(workdir)
+    for path in (folder.predictions(split), folder.evaluation(split)):
+        path.parent.mkdir(exist_ok=True)
+    write_arrays(folder.predictions(split), arrays)
+    write_text(folder.evaluation(split), json.dumps(make_jsonable(result), indent=2) + "\n")

@@ -1,0 +1,115 @@
+"""An evaluated run: its identity, and its predictions on a split.
+
+Nothing here imports JAX.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.evaluation.methods import RunIdentity, identify_run
+from fairkd_jax.runs.folder import RunFolder, read_run_config
+
+
+class EvaluatedRun(NamedTuple):
+    """An evaluated run.
+
+    Attributes:
+      folder: The folder, as it was given.
+      identity: The identity of the run's method, and its seed.
+      checkpoint: The evaluated checkpoint: "best", "last" or the number of a step.
+      label: Labels, int [N] in [0, C).
+      group: Groups, int [N], -1 where unknown.
+      prediction: Predictions, int [N] in [0, C).
+      ids: Names of the images, str [N].
+    """
+
+    folder: Path
+    identity: RunIdentity
+    checkpoint: str
+    label: NDArray[np.int64]
+    group: NDArray[np.int64]
+    prediction: NDArray[np.int64]
+    ids: NDArray[np.str_]
+
+    @property
+    def data_info(self) -> dict[str, Any]:
+        """The description of the data."""
+        return self.identity.config["task"]
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.identity.seed
+
+
+def read_run(folder: Path, split: str) -> EvaluatedRun:
+    """Reads an evaluated run.
+
+    Args:
+      folder: The run's folder.
+      split: "train", "val" or "test".
+
+    Raises:
+      UsageError: The folder holds no run, or no evaluation on the split, or a file is damaged.
+    """
+    saved = read_run_config(folder)
+    command = f"python eval.py --workdir {folder} --split {split}"
+    evaluation, predictions = RunFolder(folder).evaluation(split), RunFolder(folder).predictions(split)
+    if not (evaluation.exists() and predictions.exists()):
+        raise UsageError(f"{folder} was not evaluated on {split}; run `{command}` first")
+    with reading(str(evaluation), f"run `{command}` again"):
+        written = json.loads(evaluation.read_text(encoding="utf-8"))
+        if "student" not in written:
+            raise ValueError("no student in it")
+        checkpoint = str(written["checkpoint"])
+    with (
+        reading(str(predictions), f"run `{command}` again"),
+        predictions.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        label, group, prediction = (
+            np.asarray(arrays[name]).astype(np.int64, casting="safe")
+            for name in ("label", "group", "student_prediction")
+        )
+        ids = np.asarray(arrays["id"])
+        classes = len(saved.data_info["class_names"])
+        if not (label.ndim == 1 and ids.shape == label.shape == group.shape == prediction.shape):
+            raise ValueError("arrays of unequal lengths")
+        if not label.size or min(label.min(), prediction.min()) < 0:
+            raise ValueError("no images, or labels below 0")
+        if max(label.max(), prediction.max()) >= classes:
+            raise ValueError(f"labels beyond the {classes} classes")
+    with reading(str(RunFolder(folder).config), "train the run again"):
+        return EvaluatedRun(folder, identify_run(saved), checkpoint, label, group, prediction, ids)
+
+
+def check_same_images(first: EvaluatedRun, other: EvaluatedRun, split: str) -> None:
+    """Checks that two runs were evaluated on the same images, at the same kind of checkpoint.
+
+    Args:
+      first: An evaluated run.
+      other: Another evaluated run.
+      split: The split of both evaluations, for the message.
+
+    Raises:
+      UsageError: Classes, groups, checkpoints, images or labels differ.
+    """
+    for key, words in (("class_names", "classes"), ("group_names", "groups")):
+        if first.data_info[key] != other.data_info[key]:
+            raise UsageError(f"{first.folder} and {other.folder} have other {words}; they cannot be compared")
+    if first.checkpoint != other.checkpoint:
+        raise UsageError(
+            f"{first.folder} was evaluated at its checkpoint {first.checkpoint}, {other.folder} at"
+            f" {other.checkpoint}; evaluate both at the same with eval.py --checkpoint"
+        )
+    for name in ("ids", "label", "group"):
+        if not np.array_equal(getattr(first, name), getattr(other, name)):
+            raise UsageError(
+                f"{first.folder} and {other.folder} were evaluated on other {split} images, labels or"
+                " groups; they cannot be compared"
+            )

@@ -1,0 +1,213 @@
+"""Checkpoints of a run: `last`, from which a training resumes, and `best`, the student to use."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.types import Tree
+
+# Two managers: a single manager that kept the best checkpoint would delete the newest one.
+_LAST, _BEST = "last", "best"
+_ITEMS = {
+    _LAST: {"state": ocp.StandardCheckpointHandler, "student": ocp.StandardCheckpointHandler},
+    _BEST: {"student": ocp.StandardCheckpointHandler, "scores": ocp.JsonCheckpointHandler},
+}
+ADVICE = "it is damaged: delete it and train again, or choose another --workdir"
+
+
+class Checkpoints:
+    """The checkpoints in a run's folder.
+
+    `last` holds the whole training state and the student; `best` holds the student and its scores. The
+    student is a separate item, so that a reader needs neither objectives nor optimizers to load the student.
+    Its variables are `params` and `batch_stats`, averaged where the state has an average.
+    """
+
+    def __init__(self, workdir: Path, *, keep: int = 1, training: bool = False) -> None:
+        """Opens the checkpoints of a folder.
+
+        Args:
+          workdir: The run's folder.
+          keep: Number of `last` checkpoints to keep.
+          training: Whether this process trains the run. Only such a process deletes incomplete checkpoints
+            of a killed run: to a reader, they may belong to a process that is writing now.
+        """
+        options = {
+            kind: ocp.CheckpointManagerOptions(
+                max_to_keep=number,
+                create=True,
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=training,
+            )
+            for kind, number in ((_LAST, keep), (_BEST, 1))
+        }
+        self._folder = (workdir / "checkpoints").absolute()
+        with reading(f"the folder {self._folder}", ADVICE):
+            self._managers = {
+                kind: ocp.CheckpointManager(
+                    self._folder / kind,
+                    options=options[kind],
+                    # With handlers for the items, the metadata of an item can be read before the item.
+                    item_handlers={item: handler() for item, handler in items.items()},
+                )
+                for kind, items in _ITEMS.items()
+            }
+
+    def last_step(self) -> int | None:
+        """Returns the newest step of `last`; None without a checkpoint."""
+        return self._managers[_LAST].latest_step()
+
+    def steps(self) -> set[int]:
+        """Returns all steps of `last`."""
+        return set(self._managers[_LAST].all_steps())
+
+    def best_step(self) -> int | None:
+        """Returns the step of `best`; None without a checkpoint."""
+        return self._managers[_BEST].latest_step()
+
+    def best_scores(self) -> dict[str, Any] | None:
+        """Reads the scores of `best`; None without a checkpoint.
+
+        Raises:
+          UsageError: The checkpoint is damaged.
+        """
+        step = self.best_step()
+        if step is None:
+            return None
+        args = ocp.args.Composite(scores=ocp.args.JsonRestore())
+        with self._guard_reading(_BEST, step):
+            return self._managers[_BEST].restore(step, args=args)["scores"]
+
+    def save_last(self, step: int, state: Tree, student: Tree) -> None:
+        """Saves a state as a `last` checkpoint, and deletes the oldest one beyond `keep`.
+
+        Args:
+          step: Step of the state; a saved step is not saved again.
+          state: The training state, a pytree.
+          student: The student's variables.
+        """
+        if step in self.steps():
+            return
+        items = ocp.args.Composite(state=_make_save_args(state), student=_make_save_args(student))
+        self._managers[_LAST].save(step, args=items, force=True)
+
+    def save_best(self, step: int, student: Tree, scores: dict[str, Any]) -> None:
+        """Saves a student as the `best` checkpoint, in place of the one before.
+
+        Args:
+          step: Step of the student; a saved step is not saved again.
+          student: The student's variables.
+          scores: The measures of the validation, ready for JSON.
+        """
+        if self.best_step() == step:
+            return
+        items = ocp.args.Composite(student=_make_save_args(student), scores=ocp.args.JsonSave(scores))
+        self._managers[_BEST].save(step, args=items, force=True)
+
+    def restore_state(self, target: Tree, step: int) -> Tree:
+        """Reads a training state onto the shardings of `target`.
+
+        Args:
+          target: Tree of `ShapeDtypeStruct` with shardings, of the structure of the state.
+          step: A step of `steps`.
+
+        Returns:
+          The state.
+
+        Raises:
+          UsageError: The stored state has another structure, shape or dtype, or is damaged.
+        """
+        return self._restore(_LAST, step, "state", target)
+
+    def restore_student(self, which: str, target: Tree) -> tuple[int, Tree]:
+        """Reads a student.
+
+        Args:
+          which: "best", "last" or the number of a step.
+          target: Tree of `ShapeDtypeStruct` with shardings, of the structure of the variables.
+
+        Returns:
+          The step of the checkpoint, and the student's variables.
+
+        Raises:
+          UsageError: There is no such checkpoint; or the checkpoint is damaged, or has another structure,
+            shape or dtype.
+        """
+        available = {kind: manager.latest_step() for kind, manager in self._managers.items()}
+        for kind, step in available.items():
+            if step is not None and which in (kind, str(step)):
+                return step, self._restore(kind, step, "student", target)
+        there = ", ".join(f"{kind} (step {step})" for kind, step in available.items() if step is not None)
+        there = f"--checkpoint can be {there}" if there else "train first, or choose another --workdir"
+        raise UsageError(f"there is no checkpoint {which!r} in {self._folder}; {there}")
+
+    def _guard_reading(self, kind: str, step: int) -> AbstractContextManager[None]:
+        """Turns the errors of a damaged checkpoint into a `UsageError`."""
+        return reading(f"the checkpoint in {self._folder / kind / str(step)}", ADVICE)
+
+    def _restore(self, kind: str, step: int, item: str, target: Tree) -> Tree:
+        manager = self._managers[kind]
+        with self._guard_reading(kind, step):
+            stored = manager.item_metadata(step)[item]
+            if stored is None:
+                raise FileNotFoundError(f"no {item} in it")
+            _check_equal_arrays(_describe_arrays(stored), _describe_arrays(target), item)
+            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
+            return manager.restore(step, args=args)[item]
+
+    def close(self) -> None:
+        """Waits until all checkpoints are written."""
+        for manager in self._managers.values():
+            manager.close()
+
+
+def latest_common_step(steps: Sequence[set[int]]) -> int:
+    """Returns the latest step that all students have saved; 0 without such a step.
+
+    Args:
+      steps: Saved steps of each student.
+    """
+    return max(set.intersection(*steps), default=0)
+
+
+def _make_save_args(tree: Tree) -> ocp.args.StandardSave:
+    """Makes the arguments that save a tree, with a single copy of each array that a process holds.
+
+    Orbax would else cut each array into a slice for each copy, so that each device writes its slice. For some
+    hundred small arrays, this takes three times as long.
+    """
+
+    def take_copy(array: Any) -> Any:
+        here = isinstance(array, jax.Array) and array.is_fully_addressable and array.is_fully_replicated
+        return array.addressable_data(0) if here else array
+
+    return ocp.args.StandardSave(jax.tree.map(take_copy, tree))
+
+
+def _describe_arrays(tree: Tree) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Returns the shape and dtype of each array by its path in dicts, tuples and dataclasses."""
+
+    def get_name(entry: Any) -> str:
+        return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        "/".join(get_name(entry) for entry in path): (tuple(leaf.shape), str(leaf.dtype))
+        for path, leaf in leaves
+    }
+
+
+def _check_equal_arrays(stored: dict[str, Any], wanted: dict[str, Any], item: str) -> None:
+    """Checks that two descriptions of arrays are equal; Orbax would cast another dtype silently."""
+    differing = sorted(path for path in stored.keys() | wanted.keys() if stored.get(path) != wanted.get(path))
+    if differing:
+        path = differing[0]
+        raise UsageError(
+            f"the checkpoint's {item} does not fit this configuration: {len(differing)} arrays differ, first "
+            f"{path}: stored {stored.get(path, 'nothing')}, wanted {wanted.get(path, 'nothing')}"
+        )

@@ -1,0 +1,82 @@
+"""How far a run is, read from its folder alone, while another process may be writing there."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.recipe.keys import count_steps
+from fairkd_jax.runs.folder import RunConfig, RunFolder, config_diff, read_run_config
+
+_TAIL_BYTES = 2**16  # the last line of a file is looked for in its last bytes
+
+
+def count_run_steps(saved: RunConfig) -> int:
+    """Returns the length of a run's training in steps."""
+    images = saved.data_info["num_examples"]["train"]
+    return count_steps(saved.config["epochs"], images, saved.config["batch_size"])
+
+
+def is_trained(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Returns whether a run is complete, and its best checkpoint scored on the test images.
+
+    Args:
+      folder: The run's folder.
+      config: The config that the run must have, as JSON has it.
+
+    Raises:
+      UsageError: The folder holds a run with another config, or is damaged.
+    """
+    if not RunFolder(folder).is_run():
+        return False
+    saved = read_run_config(folder)
+    if changed := config_diff(saved.config, config):
+        raise UsageError(
+            f"{folder} holds a run with another config: {', '.join(changed)}; choose another --workdir"
+        )
+    steps = count_run_steps(saved._replace(config=dict(config)))
+    best = find_saved_step(folder, "best")
+    return find_saved_step(folder, "last") >= steps and find_scored_step(folder, "test") == best
+
+
+def find_saved_step(folder: Path, which: str) -> int:
+    """Returns the step of the checkpoint "last" or "best"; 0 before the first one."""
+    try:
+        names = os.listdir(RunFolder(folder).checkpoints / which)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    # Names with other characters are checkpoints that are being written.
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def find_scored_step(folder: Path, split: str, *, probed: bool = False) -> int | None:
+    """Returns the step of the student's checkpoint that was scored on a split.
+
+    Args:
+      folder: The run's folder.
+      split: "train", "val" or "test".
+      probed: Whether the checkpoint must have been probed, too.
+
+    Returns:
+      The step; None where no checkpoint was scored.
+    """
+    path = RunFolder(folder).evaluation(split)
+    if not path.exists():
+        return None
+    with reading(str(path), f"run `python eval.py --workdir {folder} --split {split}` again"):
+        student = json.loads(path.read_text(encoding="utf-8"))["student"]
+        return student["step"] if not probed or "probe" in student else None
+
+
+def find_progress(folder: Path) -> tuple[int, int] | None:
+    """Returns the last reported step and the number of all steps; None before the first report."""
+    try:
+        saved = read_run_config(folder)
+        with RunFolder(folder).metrics.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().splitlines()
+        return int(json.loads(lines[-1])["step"]), count_run_steps(saved)
+    except (OSError, UsageError, ValueError, LookupError, TypeError):
+        return None  # the file is being written, or does not exist yet

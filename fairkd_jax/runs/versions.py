@@ -1,0 +1,104 @@
+"""Configs of runs that earlier versions wrote, read as if this version had written them.
+
+Version 0 is every `config.json` without a `version`. A key that such a file lacks takes the value that means
+the behaviour of that time, whatever the default is today. A renamed value takes its present name.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+VERSION = 1
+
+# Keys that were added to a section while files had no version, with the behaviour from before.
+_ADDED: dict[str, dict[str, Any]] = {
+    "student": {
+        "dropout_rate": None,
+        "stochastic_depth_rate": None,
+        "pretrained": "",
+        "frozen_norm": False,
+        "norm_momentum": None,
+        "rematerialize": False,
+        "group_heads": False,
+    },
+    "teacher": {
+        "checkpoint": "",
+        "image_size": None,
+        "pretrained": "",
+        "frozen_norm": False,
+        "norm_momentum": None,
+        "rematerialize": False,
+        "group_heads": False,
+    },
+    "data": {"quality": 0, "cache": "auto", "balance_groups": False, "control": "none"},
+    "cross_entropy": {"balanced": False},
+    "adversary": {"lambda_mode": "weight", "projection": False, "steps": 1},
+}
+# Labels of the objectives of version 0 in tables, and which of them debias.
+_LABELS = {
+    "cross_entropy": "CE",
+    "ckd": "CKD",
+    "rkd_distance": "RKD-D",
+    "rkd_angle": "RKD-A",
+    "ctkd": "CTKD",
+    "kdpp": "KD++",
+    "dkd": "DKD",
+    "dist": "DIST",
+    "adversary": "adversary",
+    "mfd": "MFD",
+    "bias_critic": "bias critic",
+}
+_DEBIASING = ("adversary", "mfd", "bias_critic")
+
+
+def upgrade(
+    config: dict[str, Any], methods: dict[str, dict[str, Any]], version: int
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Returns the config and the methods of a run as this version writes them.
+
+    Args:
+      config: The config in the file, as nested dicts.
+      methods: The descriptions of the objectives in the file; empty in version 0.
+      version: The version of the file.
+    """
+    if version >= 1:
+        return config, methods
+    config = dict(config)
+    for section, added in _ADDED.items():
+        if section in config:
+            config[section] = added | config[section]
+    wider = config["data"].get("wider_attribute", {})
+    if wider.get("split_rule") == "capstone":
+        renamed = wider | {"split_rule": "half_test"}
+        config["data"] = config["data"] | {"wider_attribute": renamed}
+    methods = describe_earlier_objectives(config["objectives"])
+    for name in {"adversary", "bias_critic"} & methods.keys():
+        methods[name]["influence"] = _find_influence(config, name)
+    return config, methods
+
+
+def describe_earlier_objectives(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Describes objectives of version 0 as later versions do in `config.json`.
+
+    Args:
+      names: Names of objectives; the label of an unknown name is the name.
+
+    Returns:
+      For each name its `label`, whether the objective `debiases`, and its `influence`.
+    """
+    return {
+        name: {
+            "label": _LABELS.get(name, name),
+            "debiases": name in _DEBIASING,
+            "influence": "weighted",
+        }
+        for name in names
+    }
+
+
+def _find_influence(config: dict[str, Any], name: str) -> str:
+    """Returns how an objective of version 0 acts on the student."""
+    if name == "bias_critic":
+        return "multiplier"
+    if config[name]["projection"]:
+        return "projection"
+    return "ratio" if config[name]["lambda_mode"] == "ratio" else "reversal"
