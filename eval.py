@@ -21,10 +21,10 @@ _CHECKPOINT = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Split to score the models on.")
 _BASELINE = flags.DEFINE_string("baseline", "", "Folder of another run to compare with.")
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 0, "Number of images in a batch; 0 for the number of the training.", lower_bound=0
+    "batch_size", 0, "Number of images in a batch; 0 for the batch size of the training.", lower_bound=0
 )
 _PROBE = flags.DEFINE_bool(
-    "probe", False, "Whether to fit probes that read the protected group from each model."
+    "probe", False, "Whether to fit probes that predict the group from each model; needs --split=test."
 )
 
 

@@ -3,7 +3,8 @@
 python train.py --config rkd_adv[:WORD,...] [--config.KEY=VALUE ...] [--workdir DIR] [--baseline]
 python train.py --list
 
---config names a config of the project, or a file with get_config, as in configs/rkd_adv.py.
+--config names a config of the project, or a file with a function get_config, as in
+fairkd_jax/configs/rkd.py.
 """
 
 from fairkd_jax import host_memory, interrupt  # before the imports that take seconds
@@ -32,7 +33,11 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; by default runs/<config>[_<debiasing words>][-<preset>]."
 )
 flags.DEFINE_bool("list", False, "Whether to print the configs, words, models and keys, and train nothing.")
-_BASELINE = flags.DEFINE_bool("baseline", False, "Whether to train the student without debiasing as well.")
+_BASELINE = flags.DEFINE_bool(
+    "baseline",
+    False,
+    "Whether to train a second student without debiasing, for comparison; needs a config that debiases.",
+)
 cli.define_cluster_flags()
 flags.mark_flag_as_required("config")
 

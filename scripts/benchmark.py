@@ -1,7 +1,7 @@
 """Measures parts of the project against the alternatives that they replace: python scripts/benchmark.py PART.
 
-Every PART has its own options; see PART --help. With --json FILE, a PART that has this option saves all
-figures.
+Every PART has its own options; see PART --help. The parts start and data also accept --config.KEY=VALUE for
+their trainings. --json FILE saves the figures of a part; the decoding figures of data are printed alone.
 """
 
 from fairkd_jax import host_memory, interrupt  # before the imports that take seconds
@@ -36,7 +36,8 @@ PARTS = {
     "data": "Measures the waiting for data in a training, for each place of the images; with --source also"
     " decoding.",
     "angle": "Measures RKD's angle loss in chunks against the same formula without chunks.",
-    "floor": "Counts the bytes that a step must move and its multiplications, from the networks.",
+    "floor": "Computes the least bytes and multiplications of a step, and the seconds that this machine needs"
+    " for them.",
     "suite": "Runs all measurements of an accelerator, section by section; see --sections.",
 }
 WITHOUT_PEERS: Any = {"peers": (), "python": ""}
@@ -199,7 +200,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--large",
         action="store_true",
-        help="Whether to train B3 to B0 at 224 pixels instead of tiny models.",
+        help="Whether to train EfficientNet-B3 and B0 at 224 pixels instead of tiny models.",
     )
 
 

@@ -41,13 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
         help="Name of the model, such as tf_efficientnet_b0.",
     )
     parser.add_argument(
-        "--names", default="timm", choices=SOURCES, help="Source of the array names in the output."
+        "--names",
+        default="timm",
+        choices=SOURCES,
+        help="Library whose array names the output uses (default: timm).",
     )
     parser.add_argument(
         "--num_classes",
         type=int,
         default=1000,
-        help="Number of classes of the head; a head of another size is replaced by a new one.",
+        help="Number of classes (default: 1000). A head of another size is replaced by random weights.",
     )
     options = parser.parse_args(arguments)
     from fairkd_jax.models import load_pretrained

@@ -29,7 +29,7 @@ PRESET_SIZES = {"digits": 32, "utkface": 80, "wider_attribute": 256, "manifest":
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Prepares a data set as ArrayRecord files.")
-    parser.add_argument("name", help=f"The data set is one of {', '.join(DATASETS)}.")
+    parser.add_argument("name", help=f"Name of the data set: {', '.join(DATASETS)}.")
     parser.add_argument(
         "--source", default="", help="Path of the archive, folder or manifest that holds the images."
     )
@@ -77,7 +77,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--split_seed", type=int, help="Random seed of the split rule half_test of wider_attribute."
     )
     parser.add_argument(
-        "--skew", type=float, help="Share of the class's own tint in each class of digits, 0 to 1."
+        "--skew",
+        type=float,
+        help="Share of the digits of a class with the class's own tint, in train and val (default: 0.9).",
     )
     parser.add_argument("--seed", type=int, help="Random seed of the tints and the noise of digits.")
     parser.add_argument(

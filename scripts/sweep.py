@@ -43,14 +43,14 @@ _GRID = flags.DEFINE_multi_string(
     " brackets. Repeat the flag for each key.",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder for all runs of the sweep; by default runs/sweep- and the name of a run's folder."
+    "workdir",
+    "",
+    "Folder for all runs of the sweep; by default runs/sweep-NAME, with the NAME of a run's folder.",
 )
 _EVALUATE = flags.DEFINE_bool(
     "evaluate", False, "Whether to evaluate each run on the validation split too, with confidence intervals."
 )
-_PROBE = flags.DEFINE_bool(
-    "probe", False, "Whether to measure how well a probe can predict the group from each model."
-)
+_PROBE = flags.DEFINE_bool("probe", False, "Whether to fit probes that predict the group from each model.")
 _CPUS = flags.DEFINE_integer(
     "cpus",
     0,

@@ -150,7 +150,11 @@ def test_eval_prints_the_tables(trained, start):
         ("train.py", [CONFIG, "--config.epochs=many"], "epochs"),
         ("train.py", [CONFIG, "--nonsense=1"], "nonsense"),
         ("train.py", [CONFIG, "again"], "unexpected argument 'again'"),
-        ("train.py", [CONFIG, "--config.objectives=cross_entropy,rdk"], "unknown objective 'rdk'; one of"),
+        (
+            "train.py",
+            [CONFIG, "--config.objectives=cross_entropy,rdk"],
+            "unknown objective 'rdk'; use one of",
+        ),
         ("train.py", [CONFIG, "--baseline"], "has none"),
         ("train.py", [f"{CONFIG}:utkface"], "susanqq.github.io/UTKFace"),
         ("train.py", [f"{CONFIG}:utkface", "--config.data.source=nowhere"], "nowhere"),

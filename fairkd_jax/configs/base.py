@@ -33,7 +33,11 @@ _RUN = (
     Key("eval_every_epochs", 1.0, "Number of epochs between two evaluations on the validation split."),
     Key("checkpoint_every_steps", 200, "Number of steps between two checkpoints."),
     Key("tensorboard", False, "Whether to write TensorBoard files too, which needs the extra tensorboard."),
-    Key("population.seeds", (), "Seeds that the members of a population try; empty keeps seed."),
+    Key(
+        "population.seeds",
+        (),
+        "Seeds of the members of a population, who are all combinations of the lists; empty for seed alone.",
+    ),
     Key(
         "population.learning_rates",
         (),
@@ -56,7 +60,7 @@ _MODEL: dict[str, tuple[Any, Any, str]] = {
     "norm_momentum": (
         float,
         float,
-        "Share of its old statistics that BatchNorm keeps in a step; empty takes the model's own share, or"
+        "Share of the old statistics that BatchNorm keeps in a step; empty takes the model's own share, or"
         " 0.9 for a pretrained model.",
     ),
     "rematerialize": (
@@ -70,9 +74,7 @@ _MODEL: dict[str, tuple[Any, Any, str]] = {
 
 def _describe_teacher(name: str, text: str) -> str:
     """Returns the meaning of a key of the teacher, from the meaning of the student's key of the same name."""
-    if name in ("architecture", "dtype"):
-        return text
-    return f"For a teacher that is trained here: {text[0].lower()}{text[1:]}"
+    return f"For a teacher that is trained in this run: {text[0].lower()}{text[1:]}"
 
 
 _MODELS = (
@@ -90,11 +92,11 @@ _MODELS = (
     Key(
         "teacher.image_size",
         int,
-        "Side in pixels of the images of a teacher that is trained here, from the same crops; empty takes"
-        " data.image_size.",
+        "Side in pixels of the images of a teacher that is trained in this run, from the same crops; empty"
+        " takes data.image_size.",
     ),
-    Key("teacher.epochs", 20, "Number of epochs of a teacher that is trained here."),
-    Key("teacher.learning_rate", 3e-3, "Highest learning rate of a teacher that is trained here."),
+    Key("teacher.epochs", 20, "Number of epochs of a teacher that is trained in this run."),
+    Key("teacher.learning_rate", 3e-3, "Highest learning rate of a teacher that is trained in this run."),
     Key("finetune.backbone_scale", 1.0, "Factor of the learning rate of all layers but the head."),
     Key("finetune.head_first_epochs", 0.0, "Number of first epochs in which the head alone learns."),
     Key(
@@ -113,11 +115,15 @@ _OPTIMIZER = (
     Key("optimizer.warmup_epochs", 1.0, "Number of epochs in which the learning rate rises from 0."),
     Key("optimizer.weight_decay", 1e-4, "Weight decay, which acts neither on biases nor on norms."),
     Key("optimizer.momentum", 0.9, "Momentum of the optimizer sgd."),
-    Key("optimizer.clip_norm", 1.0, "Largest norm of the gradient before clipping; 0.0 for no clipping."),
+    Key(
+        "optimizer.clip_norm",
+        1.0,
+        "Norm to which a longer gradient is shortened, for each group of parameters; 0.0 for none.",
+    ),
     Key(
         "optimizer.ema_decay",
         0.0,
-        "Decay of the moving average of the student that is evaluated; 0.0 for no average.",
+        "Decay of the student's moving average, which is evaluated in place of the student; 0.0 for none.",
     ),
 )
 _DATA = (
@@ -125,14 +131,19 @@ _DATA = (
     Key(
         "data.source",
         "",
-        "Folder, archive or manifest that holds the images; empty looks in the data set's usual place.",
+        "Folder, archive or manifest that holds the images; empty for digits, and for data that are already"
+        " prepared.",
     ),
     Key(
         "data.directory",
         "",
         "Folder of all prepared data; empty takes $FAIRKD_DATA or ~/.cache/fairkd_jax/datasets.",
     ),
-    Key("data.seed", 0, "Random seed of the order of the images and of the augmentation."),
+    Key(
+        "data.seed",
+        0,
+        "Random seed of the order of the images, of the augmentation and of the control shuffle.",
+    ),
     Key("data.size", 32, "Side in pixels of the stored images, which are square."),
     Key(
         "data.resize", "squash", "How an image becomes square: squash, or pad, which keeps the aspect ratio."
@@ -152,7 +163,11 @@ _DATA = (
         " training images again within each class; none for no control.",
     ),
     Key("data.max_bad_fraction", 0.01, "Largest share of files that may be malformed or unreadable."),
-    Key("data.digits.skew", 0.9, "Share of the dominant tint within a class."),
+    Key(
+        "data.digits.skew",
+        0.9,
+        "Share of the digits of a class with the class's own tint, in train and val, from 0 to 1.",
+    ),
     Key("data.digits.noise", 0.0, "Standard deviation of the noise on grey values, which lie in [0, 1]."),
     Key("data.digits.seed", 0, "Random seed of the tints and of the noise."),
     Key("data.utkface.target", "age_group", "Attribute that gives the label: age_group, race or gender."),
@@ -160,14 +175,14 @@ _DATA = (
     Key(
         "data.wider_attribute.group_rule",
         "majority",
-        "How the persons in an image give its group: majority, which is unknown at a tie, or fraction, which"
-        " is male from a half on.",
+        "Rule of the group: majority takes the more frequent gender, and a tie is unknown. fraction is male"
+        " where at least half of all persons are male, else female.",
     ),
     Key(
         "data.wider_attribute.split_rule",
         "official",
-        "Splits: official, or half_test, where half of the test images join the training images, of which a"
-        " tenth then becomes the validation split.",
+        "Rule of the splits: official keeps the published splits. half_test joins train, val and half of"
+        " test, and makes a tenth of them the validation split.",
     ),
     Key("data.wider_attribute.split_seed", 0, "Random seed of the split rule half_test."),
     Key("data.manifest.class_names", (), "Names of the classes in the wanted order; empty sorts the names."),

@@ -43,7 +43,7 @@ def mfd(config: ConfigDict) -> None:
 
 
 def critic(config: ConfigDict) -> None:
-    """Adds the bias critic of an earlier study, which is no method to recommend (after arXiv 2006.08564)."""
+    """Adds the bias critic of an earlier study; the critic is not recommended (after arXiv 2006.08564)."""
     _add_objective(config, "bias_critic")
 
 

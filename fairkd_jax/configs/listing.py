@@ -23,7 +23,10 @@ def format_listing() -> str:
             "Models (--config.student.architecture and --config.teacher.architecture)",
             textwrap.fill(", ".join(MODEL_NAMES), _WIDTH, initial_indent="  ", subsequent_indent="  "),
         ),
-        ("Keys (--config.KEY=VALUE), with their defaults for digits", _format_keys()),
+        (
+            "Keys (--config.KEY=VALUE), with the defaults of the config student; other configs change some",
+            _format_keys(),
+        ),
     )
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections)
 

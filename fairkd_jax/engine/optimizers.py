@@ -75,7 +75,7 @@ def make_schedule(name: str, *, learning_rate: float, warmup_steps: int, total_s
       UsageError: The name is unknown.
     """
     if name not in SCHEDULES:
-        raise UsageError(f"unknown schedule {name!r}; one of {', '.join(SCHEDULES)}")
+        raise UsageError(f"unknown schedule {name!r}; use one of {', '.join(SCHEDULES)}")
     if name == "constant":
         body = optax.constant_schedule(learning_rate)
     else:
@@ -109,7 +109,7 @@ def make_optimizer(
       UsageError: The name is unknown, or a number is negative.
     """
     if name not in OPTIMIZERS:
-        raise UsageError(f"unknown optimizer {name!r}; one of {', '.join(OPTIMIZERS)}")
+        raise UsageError(f"unknown optimizer {name!r}; use one of {', '.join(OPTIMIZERS)}")
     if min(weight_decay, momentum, clip_norm) < 0:
         raise UsageError("weight_decay, momentum and clip_norm must not be negative")
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []

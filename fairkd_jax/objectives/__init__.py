@@ -62,7 +62,7 @@ def create_objective(name: str, **options: object) -> Objective:
       UsageError: The name or an option is unknown, or an option is out of range.
     """
     if name not in OBJECTIVES:
-        raise UsageError(f"unknown objective {name!r}; one of {', '.join(OBJECTIVES)}")
+        raise UsageError(f"unknown objective {name!r}; use one of {', '.join(OBJECTIVES)}")
     known = inspect.signature(OBJECTIVES[name]).parameters
     for option in options:
         if option not in known:

@@ -78,7 +78,7 @@ def make_objective(
       ramp_epochs: Number of epochs over which the strength of the reversed gradient rises to 1.
       hidden: Widths of the hidden layers of the perceptron of "instance".
       standardize: Whether both models' logits are scaled to mean 0 and deviation 1 first (Sun et al. 2024).
-      decay: Whether the optimizer's weight decay acts on all parameters of the temperature.
+      decay: Whether weight decay acts on the parameters of the temperature: all of them, or none.
 
     Raises:
       UsageError: An option is unknown or out of range.

@@ -46,7 +46,7 @@ class Recipe:
       model: The student's model.
       teacher: The teacher.
       optimizer: The student's optimizer.
-      finetune: The rules for a pretrained student.
+      finetune: Rules for the head, the other layers and the frozen arrays.
       data: The data set and the form of its images.
       augmentation: Random changes of the images.
       balanced_loss: Whether the loss of the labels weighs the groups of a class equally.

@@ -120,7 +120,7 @@ class RunConfig(NamedTuple):
       config: The config, as JSON has it: lists for tuples.
       data_info: The description of the data: names, number of images and digest of each split, and the
         teacher.
-      methods: The label and the influence of each objective, see `describe_objectives`.
+      methods: Description of each objective by name, see `describe_objectives`.
     """
 
     config: dict[str, Any]
@@ -240,7 +240,7 @@ def check_resumable(workdir: Path, config: Mapping[str, Any], data_info: Mapping
 
     Args:
       workdir: The run's folder.
-      config: The run's config, as JSON has it.
+      config: Config of the run as nested dicts, with lists for tuples.
       data_info: The known part of the description of data and teacher. Other entries of the run are not
         compared.
 
@@ -268,9 +268,9 @@ def write_run_config(
 
     Args:
       workdir: The run's folder.
-      config: The run's config, as JSON has it.
+      config: Config of the run as nested dicts, with lists for tuples.
       data_info: The description of data and teacher.
-      methods: The label and the influence of each objective.
+      methods: Description of each objective by name, see `describe_objectives`.
 
     Raises:
       UsageError: The folder cannot be written to.

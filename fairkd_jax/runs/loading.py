@@ -120,7 +120,7 @@ def load_teacher(workdir: Path, data_info: Mapping[str, Any], mesh: jax.sharding
 
 
 def find_last_step(workdir: Path) -> int:
-    """Returns the step of a run's last checkpoint; 0 before the first one."""
+    """Finds the step of a run's last checkpoint, the same in all processes; 0 without a checkpoint."""
     if not broadcast_from_host0(RunFolder(workdir).checkpoints.exists()):
         return 0
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:

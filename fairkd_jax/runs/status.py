@@ -42,7 +42,7 @@ def is_trained(folder: Path, config: Mapping[str, Any]) -> bool:
 
 
 def find_saved_step(folder: Path, which: str) -> int:
-    """Returns the step of the checkpoint "last" or "best"; 0 before the first one."""
+    """Finds the step of the checkpoint "last" or "best" from the folder names; 0 without a checkpoint."""
     try:
         names = os.listdir(RunFolder(folder).checkpoints / which)
     except (FileNotFoundError, NotADirectoryError):

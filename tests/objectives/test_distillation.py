@@ -304,7 +304,7 @@ def test_cross_entropy_equals_the_reference(smoothing):
         ("ckd", {"temperature": -1.0}, r"ckd\.temperature=-1.0"),
         ("ckd", {"temperature": float("nan")}, r"ckd\.temperature=nan"),
         ("cross_entropy", {"label_smoothing": 1.0}, "label_smoothing"),
-        ("crd", {}, "unknown objective 'crd'; one of cross_entropy, ckd"),
+        ("crd", {}, "unknown objective 'crd'; use one of cross_entropy, ckd"),
     ],
 )
 def test_bad_options_are_refused(name, options, message):

@@ -180,7 +180,7 @@ def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config
         ({"objectives": ("adversary",)}, "an adversary alone teaches nothing"),
         ({"objectives": ("cross_entropy", "cross_entropy")}, "names one twice"),
         ({"cross_entropy__weight": -1.0}, r"cross_entropy\.weight=-1\.0 must be 0 or more"),
-        ({"optimizer__name": "adam"}, "unknown optimizer 'adam'; one of adamw, sgd"),
+        ({"optimizer__name": "adam"}, "unknown optimizer 'adam'; use one of adamw, sgd"),
         ({"optimizer__schedule": "step"}, "unknown schedule 'step'"),
         ({"student__architecture": "resnet50"}, "'resnet50'"),
         ({"student__dtype": "float16"}, "dtype='float16'"),
