@@ -143,7 +143,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except FLAG_ERRORS as error:
         usage = find_usage_error(error)
-        fail(str(usage) if usage else f"{_format_flag_error(error)} (see --help)")
+        fail(str(usage) if usage else f"{format_flag_error(error)} (see --help)")
         raise
 
 
@@ -165,8 +165,12 @@ def find_usage_error(error: BaseException) -> UsageError | None:
     return (find_usage_error(cause) if cause else None) or found
 
 
-def _format_flag_error(error: Exception) -> str:
-    """Formats the error of a flag's parser, without the text that ml_collections puts around the error."""
+def format_flag_error(error: Exception) -> str:
+    """Formats the error of a flag's parser, without the text that ml_collections puts around the error.
+
+    Args:
+      error: Error of a flag's parser, see `FLAG_ERRORS`.
+    """
     message = " ".join(str(part) for part in error.args)
     if "Traceback" in message:  # the config file raised an exception: its message is at the end
         message = message.strip().splitlines()[-1].partition("Error: ")[2]

@@ -117,10 +117,7 @@ def make_config(overrides: Mapping[str, str]) -> ConfigDict:
     try:
         values(arguments)
     except cli.FLAG_ERRORS as error:
-        reason = " ".join(map(str, error.args))
-        if isinstance(error, AttributeError | KeyError):
-            reason = f"unknown key {reason}".replace("\\n", ". ").replace("\\'", "").replace("'", "")
-        raise UsageError(f"--grid: {reason}") from None
+        raise UsageError(f"--grid: {cli.format_flag_error(error)}") from None
     return config.value
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.runs.folder import flatten
 
 Overrides = dict[str, str]  # key of the config -> text of the value, as in --config.KEY=VALUE
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
@@ -128,26 +129,6 @@ def _is_plain_name(text: str) -> bool:
     return text.isidentifier() and not keyword.iskeyword(text)
 
 
-def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens a nested dict: {"student": {"dtype": x}} becomes {"student.dtype": x}.
-
-    Args:
-      tree: Nested dict.
-      prefix: Text in front of each key.
-
-    Returns:
-      Values by dotted key.
-    """
-    values: dict[str, Any] = {}
-    for key, value in tree.items():
-        values |= (
-            flatten_keys(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{key}": value}
-        )
-    return values
-
-
 def find_overrides(base: Mapping[str, Any], target: Mapping[str, Any], keep: Sequence[str] = ()) -> Overrides:
     """Finds the overrides that turn one config into another on the command line.
 
@@ -160,7 +141,7 @@ def find_overrides(base: Mapping[str, Any], target: Mapping[str, Any], keep: Seq
       Text of the value by key. Where the target has None for a key, the result overrides the key's whole
       section, since the command line has no text for None.
     """
-    before, after = flatten_keys(base), flatten_keys(target)
+    before, after = flatten(base), flatten(target)
     named = {key for key in keep if after[key] is not None}
     changed = [key for key in after if key in named or after[key] != before.get(key)]
     sections = {key.rpartition(".")[0] for key in changed if after[key] is None}

@@ -11,7 +11,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.parse import parse_recipe
 from fairkd_jax.recipe.related import teacher_config
 from fairkd_jax.recipe.values import normalize
-from fairkd_jax.runs.folder import SWEEP_TEACHERS, config_diff, to_json_dict
+from fairkd_jax.runs.folder import SWEEP_TEACHERS, config_diff, flatten, to_json_dict
 from fairkd_jax.sweep import grid
 from fairkd_jax.sweep.planned_runs import (
     OWN_TEACHER,
@@ -220,5 +220,5 @@ def test_a_job_holds_all_that_a_machine_has_to_know(tmp_path):
 
 def test_values_that_are_one_have_one_name():
     module = importlib.import_module("configs.rkd_adv")
-    values = grid.flatten_keys(module.get_config().to_dict())
+    values = flatten(module.get_config().to_dict())
     assert grid.make_point_name({"adversary.weight": values["adversary.weight"]}) == "adversary.weight=1.0"
