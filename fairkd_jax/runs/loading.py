@@ -17,7 +17,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.models import Classifier
 from fairkd_jax.recipe.sections import parse_model
 from fairkd_jax.runs.checkpoint import Checkpoints
-from fairkd_jax.runs.folder import RunFolder, read_run_config
+from fairkd_jax.runs.folder import RunConfig, RunFolder, read_run_config
 from fairkd_jax.runs.status import count_run_steps
 from fairkd_jax.types import Tree
 
@@ -60,7 +60,11 @@ def load_model(workdir: Path, *, which: str, mesh: jax.sharding.Mesh) -> LoadedM
     Raises:
       UsageError: The folder holds no run or no such checkpoint, or the checkpoint does not fit the config.
     """
-    saved = read_run_config(workdir)
+    return _restore_model(workdir, read_run_config(workdir), which, mesh)
+
+
+def _restore_model(workdir: Path, saved: RunConfig, which: str, mesh: jax.sharding.Mesh) -> LoadedModel:
+    """Restores the student of a run whose config was read already; see `load_model`."""
     recipe = parse_model(saved.config["student"])
     module = recipe.create(len(saved.data_info["class_names"]), len(saved.data_info["group_names"]))
     size = saved.config["data"]["image_size"]
@@ -87,7 +91,8 @@ def load_run(workdir: Path, which: str, data_info: Mapping[str, Any], mesh: jax.
     Raises:
       UsageError: The run was trained on other data, or as `load_model` does.
     """
-    own = read_run_config(workdir).data_info
+    saved = read_run_config(workdir)
+    own = saved.data_info
     if own["class_names"] != data_info["class_names"]:
         raise UsageError(f"{workdir} was trained for other classes than {data_info['dataset']}'s")
     # With another split, the model may have been trained on images of this test split.
@@ -95,7 +100,7 @@ def load_run(workdir: Path, which: str, data_info: Mapping[str, Any], mesh: jax.
         raise UsageError(
             f"{workdir} was trained on other images, or on another split of {data_info['dataset']}"
         )
-    return load_model(workdir, which=which, mesh=mesh)
+    return _restore_model(workdir, saved, which, mesh)
 
 
 def load_teacher(workdir: Path, data_info: Mapping[str, Any], mesh: jax.sharding.Mesh) -> LoadedModel:
