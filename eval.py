@@ -1,49 +1,8 @@
-"""Scores a run on a split: writes eval/<split>.json and predictions/<split>.npz, and prints the tables.
+"""The same as the command `fairkd-eval`: see eval.py --help."""
 
-python eval.py --workdir DIR [--checkpoint best|last|STEP] [--split test] [--baseline OTHER_DIR] [--probe]
-"""
+import sys
 
-from fairkd_jax import host_memory, interrupt  # before the imports that take seconds
-
-host_memory.tune(__name__)
-interrupt.install(__name__)
-
-from pathlib import Path
-
-from absl import flags
-
-from fairkd_jax import cli
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "best", "Checkpoint of the student: best, last or the number of a step."
-)
-_SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Split to score the models on.")
-_BASELINE = flags.DEFINE_string("baseline", "", "Folder of another run to compare with.")
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 0, "Number of images in a batch; 0 for the batch size of the training.", lower_bound=0
-)
-_PROBE = flags.DEFINE_bool(
-    "probe", False, "Whether to fit probes that predict the group from each model; needs --split=test."
-)
-
-
-def main() -> None:
-    """Scores the run, and prints the tables."""
-    from fairkd_jax.evaluation.evaluate import evaluate_run
-    from fairkd_jax.report import tables
-
-    cli.use_compilation_cache()
-    evaluation = evaluate_run(
-        Path(_WORKDIR.value),
-        split=_SPLIT.value,
-        checkpoint=_CHECKPOINT.value,
-        baseline=Path(_BASELINE.value) if _BASELINE.value else None,
-        batch_size=_BATCH_SIZE.value,
-        probe=_PROBE.value,
-    )
-    print(f"{tables.format_comparison(evaluation)}\n\n{tables.format_recall_by_group(evaluation)}")
-
+from fairkd_jax.commands import evaluate
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(evaluate())

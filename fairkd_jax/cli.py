@@ -3,22 +3,21 @@
 JAX is imported where it is used: `--help` and programs that read tables start without JAX.
 """
 
+import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from logging import INFO, Formatter, LogRecord
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 
-from fairkd_jax.configs.names import find_file
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import get_cache_folder, make_folder
 
-flags.disclaim_key_flags()  # the flags that a function here defines belong to the program, also in --help
 USAGE_ERROR = 2
 OS_ERROR = 1
 # Errors of a config file or of an override: a config file is Python code and can raise any of these.
@@ -72,7 +71,7 @@ def run(main: Callable[..., None], *, positional: bool = False) -> None:
 
     if positional:
         flags.FLAGS.set_gnu_getopt()  # so that flags may follow other arguments
-    app.run(run_main, flags_parser=_parse_flags)
+    app.run(run_main, flags_parser=functools.partial(_parse_flags, sys.modules[main.__module__]))
 
 
 def fail(message: str, code: int = USAGE_ERROR) -> None:
@@ -91,8 +90,13 @@ def fail(message: str, code: int = USAGE_ERROR) -> None:
     sys.exit(code)
 
 
+def get_program_name() -> str:
+    """Returns the name by which the user has started this program: `fairkd-train` or `train.py`."""
+    return Path(sys.argv[0]).name
+
+
 def _print_error(message: str) -> None:
-    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{get_program_name()}: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _exit_if_distributed() -> None:
@@ -119,25 +123,26 @@ def _is_worth_reading(record: LogRecord) -> bool:
     return record.levelno > INFO or Path(record.pathname).is_relative_to(Path(__file__).parent)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _parse_flags(program: ModuleType, argv: list[str]) -> list[str]:
     """Parses the flags; an error of a config file or of an override ends the program with one line.
 
     Args:
+      program: Module of the program, whose docstring and flags --help prints.
       argv: Name of the program, and its arguments.
 
     Returns:
       Name of the program, and the arguments that are not flags.
     """
     if set(argv[1:]) & set(HELP):
-        text = f"{sys.modules['__main__'].__doc__}{flags.FLAGS.main_module_help()}"
+        text = f"{program.__doc__}{flags.FLAGS.module_help(program.__name__)}"
         if "config" in flags.FLAGS:
-            text += "\ntrain.py --list prints the configs, the keys of --config, and their meaning."
+            text += "\nfairkd-train --list prints the configs, the keys of --config, and their meaning."
         _print_and_exit(text)
     if "list" in flags.FLAGS and set(argv[1:]) & set(LIST):
         from fairkd_jax.configs.listing import format_listing  # imports all models and objectives
 
         _print_and_exit(format_listing())
-    # A user's config file may import configs/, also when a program in scripts/ reads this file.
+    # A user's config file may import configs/, also where the user is elsewhere.
     sys.path.append(str(Path(__file__).parents[1]))
     try:
         return flags.FLAGS(argv)
@@ -179,106 +184,12 @@ def format_flag_error(error: Exception) -> str:
     return message
 
 
-class _ConfigParser(flags.ArgumentParser):
-    """Parser of a config flag: a name of the project's configs stands for its file."""
-
-    def __init__(self, parser: flags.ArgumentParser) -> None:
-        """Takes the parser of a flag with the path of a file."""
-        super().__init__()
-        self._parser = parser
-
-    def parse(self, argument: str) -> ConfigDict:
-        """Returns the config for NAME[:WORDS] or FILE.py[:WORDS]."""
-        config: ConfigDict = self._parser.parse(find_file(argument))
-        return config
-
-    def flag_type(self) -> str:
-        """Returns the type for help texts."""
-        return "config"
-
-
-def define_config_flag(
-    meaning: str, *, values: flags.FlagValues = flags.FLAGS, arguments: Sequence[str] | None = None
-) -> flags.FlagHolder:
-    """Defines the flag `--config`, with the overrides `--config.KEY=VALUE`.
-
-    Args:
-      meaning: Help text, with the form of the value.
-      values: Flags that the new flag joins.
-      arguments: Program name and arguments with the overrides; None reads `sys.argv`.
-
-    Returns:
-      Holder of the flag, see `load_config`.
-    """
-    holder = config_flags.DEFINE_config_file(
-        "config", None, meaning, lock_config=True, flag_values=values, sys_argv=arguments
-    )
-    values["config"].parser = _ConfigParser(values["config"].parser)
-    return holder
-
-
-def load_config(holder: flags.FlagHolder) -> ConfigDict:
-    """Loads the config that a flag names, with the overrides of the command line.
-
-    Args:
-      holder: Flag of a config file.
-
-    Returns:
-      Copy of the config, without references between its keys.
-
-    Raises:
-      UsageError: The file cannot be read.
-    """
-    path = config_flags.get_config_filename(flags.FLAGS[holder.name]).partition(":")[0]
-    try:
-        return holder.value.copy_and_resolve_references()
-    except OSError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
-        raise UsageError(f"the config file {path} cannot be read ({reason}); correct the file") from None
-
-
-def define_cluster_flags() -> None:
-    """Defines the flags of a run with several processes."""
-    flags.DEFINE_string(
-        "coordinator",
-        "",
-        "Address of process 0, as HOST:PORT, for a run with several processes; needs --num_processes and"
-        " --process_id.",
-    )
-    flags.DEFINE_integer(
-        "num_processes", 0, "Number of processes of the run; needs --coordinator.", lower_bound=0
-    )
-    flags.DEFINE_integer(
-        "process_id", -1, "Index of this process, from 0; needs --coordinator.", lower_bound=-1
-    )
-    flags.DEFINE_bool(
-        "distributed",
-        None,
-        "Whether to find the other processes of the run automatically, as a TPU pod slice needs; by default"
-        " true where Slurm or TPU_WORKER_HOSTNAMES names several processes.",
-    )
-
-
 def print_once(text: str) -> None:
     """Prints a text in process 0 of the run only."""
     import jax
 
     if not jax.process_index():
         print(text)
-
-
-def join_cluster() -> None:
-    """Joins the other processes of this run, as the flags say.
-
-    Raises:
-      UsageError: The flags contradict each other, or the other processes do not answer.
-    """
-    from fairkd_jax import distributed
-
-    values = flags.FLAGS
-    distributed.join_processes(
-        values.coordinator, values.num_processes, values.process_id, detect=values.distributed
-    )
 
 
 def use_compilation_cache() -> None:

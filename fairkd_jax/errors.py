@@ -13,6 +13,23 @@ class UsageError(ValueError):
     """
 
 
+class MissingExtraError(UsageError):
+    """A library of an extra is not installed."""
+
+    def __init__(self, what: str, extra: str, error: ImportError) -> None:
+        """Makes the message.
+
+        Args:
+          what: Noun phrase for what the user has asked for, with its verb: "a sweep needs".
+          extra: Name of the extra in pyproject.toml.
+          error: Error of the import.
+        """
+        super().__init__(
+            f"{what} the extra `{extra}` ({error}); install it with `pip install 'fairkd_jax[{extra}]'`, or"
+            f" start the command with `python3 scripts/with_env.py --extra {extra}`"
+        )
+
+
 @contextlib.contextmanager
 def reading(what: str, advice: str) -> Iterator[None]:
     """Turns any exception from a library that reads a damaged file into a `UsageError` of one line.

@@ -26,16 +26,13 @@ SETTING = ":".join(
 _MMAP_THRESHOLD, _MMAP_MAX = -3, -4  # constants of malloc.h
 
 
-def tune(module: str) -> None:
+def tune() -> None:
     """Starts the program again with these settings, because the C library reads settings at a start only.
 
     Does nothing where the user has set GLIBC_TUNABLES, or on a system other than Linux. Other C libraries,
     and systems without large pages, ignore the settings.
-
-    Args:
-      module: `__name__` of the calling module; only a main program starts again.
     """
-    if module != "__main__" or not sys.platform.startswith("linux") or VARIABLE in os.environ:
+    if not sys.platform.startswith("linux") or VARIABLE in os.environ:
         return
     os.environ[VARIABLE] = SETTING
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -19,11 +19,6 @@ def _exit_with_message(number: int, frame: object) -> None:
     os._exit(EXIT_CODE)
 
 
-def install(module: str) -> None:
-    """Installs the handler of Ctrl-C for a main program.
-
-    Args:
-      module: `__name__` of the calling module; the handler is installed only for `"__main__"`.
-    """
-    if module == "__main__":
-        signal.signal(signal.SIGINT, _exit_with_message)
+def install() -> None:
+    """Installs the handler of Ctrl-C for a program."""
+    signal.signal(signal.SIGINT, _exit_with_message)

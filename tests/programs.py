@@ -41,8 +41,9 @@ def environment(**changes):
 
 
 def command(program, *arguments):
-    """The command line of a program, whose path is relative to the root; or of code, behind "-c"."""
-    return [sys.executable, program if program == "-c" else str(ROOT / program), *map(str, arguments)]
+    """The command line of a program, whose path is relative to the root; or of `-c CODE`, `-m MODULE`."""
+    option = program in ("-c", "-m")
+    return [sys.executable, program if option else str(ROOT / program), *map(str, arguments)]
 
 
 def run_program(program, *arguments, cwd=ROOT, timeout=600, **changes):

@@ -10,7 +10,7 @@ from PIL import Image
 from configs import rkd, rkd_adv, student
 from fairkd_jax.benchmarks import debiasing, waiting
 from fairkd_jax.benchmarks.rounds import count_runs_within, measure_mean_seconds, run_in_turn
-from scripts.benchmark import main
+from fairkd_jax.programs.benchmark import main
 from tests.programs import environment
 
 
@@ -109,4 +109,4 @@ def test_each_seed_has_a_teacher_of_its_own_for_all_methods(tmp_path, monkeypatc
 def test_a_training_that_fails_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["data", "--config.objectives=nonsense"])
-    assert "the training failed: train.py: unknown objective 'nonsense'" in capsys.readouterr().err
+    assert "the training failed: fairkd-train: unknown objective 'nonsense'" in capsys.readouterr().err

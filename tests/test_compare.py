@@ -298,7 +298,7 @@ def test_runs_that_cannot_be_compared_are_refused(make_run, tmp_path):
     last = make_run("last", config_of(1, 0.0))
     (last / "eval" / "test.json").write_text('{"student": {}, "checkpoint": "last"}')
     assert "evaluated at its checkpoint best, " in refusal([first, last])
-    assert f"run `python eval.py --workdir {first} --split val` first" in refusal([first, lonely], "val")
+    assert f"run `fairkd-eval {first} --split val` first" in refusal([first, lonely], "val")
     assert "holds no run" in refusal([first, tmp_path / "nowhere"])
 
 

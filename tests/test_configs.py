@@ -19,6 +19,7 @@ from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models.architecture import ARCHITECTURES
 from fairkd_jax.objectives import OBJECTIVES
+from fairkd_jax.programs import prepare_data
 from fairkd_jax.recipe.parse import parse_recipe
 from fairkd_jax.recipe.population import clear_population
 from fairkd_jax.recipe.related import baseline_config, teacher_config
@@ -29,7 +30,6 @@ from fairkd_jax.runs.loading import LoadedModel
 from fairkd_jax.training.build import build_program
 from fairkd_jax.training.checks import check_recipe
 from fairkd_jax.training.context import RunContext
-from scripts import prepare_data
 from tests.models.toy import STEMS
 
 FOLDER = Path(__file__).parent.parent / "configs"

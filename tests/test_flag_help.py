@@ -6,7 +6,7 @@ import pytest
 
 from tests.programs import ROOT
 
-FILES = [ROOT / "train.py", ROOT / "eval.py", ROOT / "fairkd_jax" / "cli.py"]
+FILES = [ROOT / "fairkd_jax" / "program_flags.py", *(ROOT / "fairkd_jax" / "programs").glob("*.py")]
 FILES += (ROOT / "scripts").glob("*.py")
 
 

@@ -78,7 +78,7 @@ def test_help_is_no_error(forks):
     assert shown.returncode == 0
     for words in ("--config:", "NAME[:WORD,...] or", "--workdir:", "--list:", "--coordinator:"):
         assert words.replace("--list", "--[no]list") in shown.stdout
-    assert "train.py --list prints the configs" in shown.stdout
+    assert "fairkd-train --list prints the configs" in shown.stdout
     assert "--list" not in forks.run("eval.py", "--help").stdout
 
 
@@ -126,7 +126,7 @@ def test_the_same_command_again_says_that_it_is_done(trained, start):
 
 @pytest.mark.slow
 def test_eval_prints_the_tables(trained, start):
-    arguments = ("--workdir=runs/rkd_adv", "--split=val", "--baseline=runs/rkd_adv/baseline")
+    arguments = ("runs/rkd_adv", "--split=val", "--baseline=runs/rkd_adv/baseline")
     result = start("eval.py", *arguments, cwd=trained.folder)
     assert result.returncode == 0, result.stderr
     assert "top-1 accuracy" in result.stdout
@@ -159,7 +159,7 @@ def test_eval_prints_the_tables(trained, start):
         ("train.py", [f"{CONFIG}:utkface"], "susanqq.github.io/UTKFace"),
         ("train.py", [f"{CONFIG}:utkface", "--config.data.source=nowhere"], "nowhere"),
         ("train.py", [f"{CONFIG}:manifest"], "path,label,group,split"),
-        ("eval.py", [], "--workdir"),
+        ("eval.py", [], "--workdir RUN"),
         ("eval.py", ["--workdir=nowhere"], "nowhere holds no run"),
         ("eval.py", ["--workdir=nowhere", "--split=all"], "split"),
     ],
@@ -260,7 +260,7 @@ def test_what_the_statistics_promise_is_simulated(start, forks, folder):
 def test_programs_start_once_more_to_tune_the_memory(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(
-        "import os, sys\nfrom fairkd_jax import host_memory\nhost_memory.tune(__name__)\n"
+        "import os, sys\nfrom fairkd_jax import host_memory\nhost_memory.tune()\n"
         "print(os.environ['GLIBC_TUNABLES'], os.getpid(), *sys.argv[1:])\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}

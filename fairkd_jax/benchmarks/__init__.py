@@ -1,1 +1,1 @@
-"""Benchmarks of scripts/benchmark.py: parts of the project against the alternatives that they replace."""
+"""Benchmarks of fairkd-benchmark: parts of the project against the alternatives that they replace."""

@@ -16,13 +16,12 @@ _DTYPES = ("float32", "bfloat16")
 _LOSS, _ACCURACY = "loss", "validation/accuracy"
 
 
-def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
+def run(*, overrides: Sequence[str]) -> dict[str, Any]:
     """Trains `configs/rkd_adv.py` on the digits in float32 and in bfloat16, and prints both curves.
 
     Both students learn from the same teacher.
 
     Args:
-      root: Folder that holds train.py.
       overrides: Further `--config.key=value` arguments for both trainings.
 
     Returns:
@@ -37,12 +36,12 @@ def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
     curves: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(prefix="fairkd-curves-") as name:
         folder = Path(name)
-        options = ["--config", "configs/rkd_adv.py", f"--config.data.directory={folder / 'data'}", *overrides]
+        options = ["--config", "rkd_adv", f"--config.data.directory={folder / 'data'}", *overrides]
         for dtype in _DTYPES:
             own = [f"--config.student.dtype={dtype}", f"--workdir={folder / dtype}"]
             if dtype != _DTYPES[0]:
                 own.append(f"--config.teacher.checkpoint={RunFolder(folder / _DTYPES[0]).teacher}")
-            run_train([*options, *own], root)
+            run_train([*options, *own])
             curves[dtype] = _read_curves(folder / dtype)
     exact, rounded = (curves[dtype] for dtype in _DTYPES)
     # Single batches differ by chance, once rounding has made the two students different.

@@ -18,11 +18,10 @@ _FIRST_STEP = "student: step 1/"
 _REPETITIONS = 3
 
 
-def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
+def run(*, overrides: Sequence[str]) -> dict[str, Any]:
     """Starts the same training with an empty compilation cache, then three more times, and prints seconds.
 
     Args:
-      root: Folder that holds train.py.
       overrides: Further `--config.key=value` arguments for the training, which is `configs/rkd_adv.py` on
         digits.
 
@@ -38,14 +37,14 @@ def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
             **{key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"},
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
-        options = ["--config", "configs/rkd_adv.py", *overrides, f"--config.data.directory={folder / 'data'}"]
+        options = ["--config", "rkd_adv", *overrides, f"--config.data.directory={folder / 'data'}"]
         options += ["--config.log_every_steps=1", "--config.teacher.epochs=1"]
         # The teacher is trained first, with programs of its own: only the student's start is measured.
-        _measure_start([*options, f"--workdir={folder / 'first'}"], root, environment)
+        _measure_start([*options, f"--workdir={folder / 'first'}"], environment)
         shutil.rmtree(folder / "cache")
         options.append(f"--config.teacher.checkpoint={RunFolder(folder / 'first').teacher}")
         times = [
-            _measure_start([*options, f"--workdir={folder / str(number)}"], root, environment)
+            _measure_start([*options, f"--workdir={folder / str(number)}"], environment)
             for number in range(1 + _REPETITIONS)
         ]
     first, again = times[0], statistics.median(times[1:])
@@ -53,12 +52,11 @@ def run(root: Path, *, overrides: Sequence[str]) -> dict[str, Any]:
     return {"first_seconds": first, "again_seconds": again, "ratio": again / first}
 
 
-def _measure_start(options: Sequence[str], root: Path, environment: dict[str, str]) -> float:
+def _measure_start(options: Sequence[str], environment: dict[str, str]) -> float:
     """Measures the seconds to the first step of the student, and then stops the training."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-u", "train.py", *options],
-        cwd=root,
+        [sys.executable, "-u", "-m", "fairkd_jax", "train", *options],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -68,7 +67,6 @@ class Suite:
       rounds: Rounds of each comparison.
       peers: See `step.run`.
       python: See `step.run`.
-      root: Folder that holds train.py.
       programs: Cache of the programs that several sections run.
     """
 
@@ -77,7 +75,6 @@ class Suite:
     rounds: int
     peers: Sequence[str]
     python: str
-    root: Path
     programs: ProgramCache = field(default_factory=ProgramCache)
 
     def run_correctness(self) -> dict[str, Any]:
@@ -161,11 +158,11 @@ class Suite:
     def run_data(self) -> list[dict[str, Any]]:
         """Measures the share of a training's time spent waiting for images."""
         large, caches = self.scale.large_data, ("device", "host")
-        return waiting.run(self.root, large=large, overrides=(), caches=caches, with_teacher=False)
+        return waiting.run(large=large, overrides=(), caches=caches, with_teacher=False)
 
     def run_curves(self) -> dict[str, Any]:
         """Compares trainings in float32 and in bfloat16."""
-        return curves.run(self.root, overrides=("--config.log_every_steps=10",))
+        return curves.run(overrides=("--config.log_every_steps=10",))
 
 
 _SHOWN_KERNELS, _KEPT_KERNELS = 10, 200
@@ -209,7 +206,6 @@ def run(
     rounds: int,
     peers: Sequence[str],
     python: str,
-    root: Path,
     sections: Sequence[str] = tuple(SECTIONS),
     minutes: float = 0.0,
     save: Callable[[dict[str, Any]], None] = lambda document: None,
@@ -224,7 +220,6 @@ def run(
       rounds: Rounds of each comparison.
       peers: See `step.run`.
       python: See `step.run`.
-      root: Folder that holds train.py.
       sections: Names of the sections, in the order of the run.
       minutes: Minutes within which all sections must end; 0 for no limit.
       save: Function that saves the figures after each section.
@@ -239,7 +234,7 @@ def run(
     scale = SCALES["cpu" if jax.default_backend() == "cpu" else "gpu"]
     setting = BenchmarkSetting("step", student, teacher, scale.size, scale.batch, scale.dtype)
     ProgramParts(setting)  # rejects unknown models before any measurement
-    suite = Suite(setting, scale, rounds, peers, python, root)
+    suite = Suite(setting, scale, rounds, peers, python)
     document: dict[str, Any] = {"seconds": {}, "left_out": [], "failed": {}}
     suite_start = time.monotonic()
     for name in sections:

@@ -22,7 +22,6 @@ _CLASSES, _SIDE = 16, 256
 
 
 def run(
-    root: Path,
     *,
     large: bool,
     overrides: Sequence[str],
@@ -32,7 +31,6 @@ def run(
     """Trains once for each place of the images and prints the waiting times that the runs report.
 
     Args:
-      root: Folder that holds train.py.
       large: Whether to train EfficientNet-B3 to B0 at 224 pixels in bfloat16, with batches of 128 random
         images. Otherwise the tiny models are trained on digits.
       overrides: Further `--config.key=value` arguments for all runs.
@@ -61,7 +59,7 @@ def run(
             own = [f"--config.data.cache={cache}", f"--workdir={workdir}"]
             if with_teacher and cache != caches[0]:  # all runs share the first run's teacher
                 own.append(f"--config.teacher.checkpoint={RunFolder(folder / caches[0]).teacher}")
-            run_train([*options, *own], root)
+            run_train([*options, *own])
             shares, rates = _read_reports(workdir)
             rate, share = statistics.median(rates), statistics.median(shares)
             print(f"{cache:12}  {100 * share:9.2f}  {100 * max(shares):9.2f}  {rate:9.1f}", flush=True)
@@ -72,7 +70,7 @@ def run(
 
 def _make_options(folder: Path, *, large: bool, with_teacher: bool) -> list[str]:
     """Returns the command line of a training that is long enough for more than one report."""
-    config = "configs/rkd_adv.py" if with_teacher else "configs/student.py"
+    config = "rkd_adv" if with_teacher else "student"
     teacher = ["--config.teacher.epochs=2"] if with_teacher else []
     if not large:
         return ["--config", config, "--config.epochs=8", "--config.log_every_steps=10", *teacher]
@@ -88,18 +86,17 @@ def _make_options(folder: Path, *, large: bool, with_teacher: bool) -> list[str]
     ]
 
 
-def run_train(options: Sequence[str], root: Path) -> None:
-    """Runs train.py.
+def run_train(options: Sequence[str]) -> None:
+    """Runs fairkd-train.
 
     Args:
       options: Arguments of the command line.
-      root: Folder that holds train.py.
 
     Raises:
       UsageError: The training failed; the message has the last line of its output.
     """
-    command = [sys.executable, "train.py", *options]
-    process = subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "fairkd_jax", "train", *options]
+    process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if process.returncode:
         *_, last = process.stderr.strip().splitlines() or ["no message"]
         raise UsageError(f"the training failed: {last}")

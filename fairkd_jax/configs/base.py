@@ -1,6 +1,6 @@
 """All keys of a config, each with its default and its meaning.
 
-The other configs change some keys. `python train.py --list` prints all keys.
+The other configs change some keys. `fairkd-train --list` prints all keys.
 """
 
 from typing import Any
@@ -33,6 +33,11 @@ _RUN = (
     Key("eval_every_epochs", 1.0, "Number of epochs between two evaluations on the validation split."),
     Key("checkpoint_every_steps", 200, "Number of steps between two checkpoints."),
     Key("tensorboard", False, "Whether to write TensorBoard files too, which needs the extra tensorboard."),
+    Key(
+        "writer",
+        "",
+        "Function of yours, as module:function, that also receives each step and its numbers by name.",
+    ),
     Key(
         "population.seeds",
         (),

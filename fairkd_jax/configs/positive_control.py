@@ -1,8 +1,8 @@
 """Positive control: labels and the adversary, with a patch in each image that marks the group.
 
 The student has no teacher, because a teacher would pass the patch on. With lambda 0
-(`--config.adversary.weight=0.0`) the adversary predicts the group, and so does a probe (`eval.py --probe`).
-As lambda rises, the probe must fall.
+(`--config.adversary.weight=0.0`) the adversary predicts the group, and so does a probe
+(`fairkd-eval RUN --probe`). As lambda rises, the probe must fall.
 """
 
 from ml_collections import ConfigDict

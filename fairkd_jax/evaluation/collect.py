@@ -170,7 +170,7 @@ def read_measures(run: Path) -> Row:
 
 def _read_evaluation(folder: RunFolder, split: str) -> dict[str, Any]:
     path = folder.evaluation(split)
-    with reading(str(path), f"run `python eval.py --workdir {folder.path} --split {split}` again"):
+    with reading(str(path), f"run `fairkd-eval {folder.path} --split {split}` again"):
         content = json.loads(path.read_text(encoding="utf-8"))
         _take_measures(content["student"])
         return content

@@ -34,7 +34,7 @@ class EvaluatedRun(NamedTuple):
     label: NDArray[np.int64]
     group: NDArray[np.int64]
     prediction: NDArray[np.int64]
-    ids: NDArray[np.str_]
+    ids: NDArray[Any]
 
     @property
     def data_info(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def read_run(folder: Path, split: str) -> EvaluatedRun:
       UsageError: The folder holds no run, or no evaluation on the split, or a file is damaged.
     """
     saved = read_run_config(folder)
-    command = f"python eval.py --workdir {folder} --split {split}"
+    command = f"fairkd-eval {folder} --split {split}"
     evaluation, predictions = RunFolder(folder).evaluation(split), RunFolder(folder).predictions(split)
     if not (evaluation.exists() and predictions.exists()):
         raise UsageError(f"{folder} was not evaluated on {split}; run `{command}` first")
@@ -105,7 +105,7 @@ def check_same_images(first: EvaluatedRun, other: EvaluatedRun, split: str) -> N
     if first.checkpoint != other.checkpoint:
         raise UsageError(
             f"{first.folder} was evaluated at its checkpoint {first.checkpoint}, {other.folder} at"
-            f" {other.checkpoint}; evaluate both at the same with eval.py --checkpoint"
+            f" {other.checkpoint}; evaluate both at the same with fairkd-eval --checkpoint"
         )
     for name in ("ids", "label", "group"):
         if not np.array_equal(getattr(first, name), getattr(other, name)):

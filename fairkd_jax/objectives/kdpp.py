@@ -100,7 +100,7 @@ def make_objective(*, dropout_rate: float = 0.5) -> Objective:
     def init(key: jax.Array, info: TaskInfo) -> tuple[Tree, Tree]:
         wanted = (info.num_classes, info.teacher_width)
         if info.class_means is None:
-            raise UsageError("kdpp needs the teacher's class means; see scripts/class_means.py")
+            raise UsageError("kdpp needs the teacher's class means; see fairkd-class-means")
         if info.class_means.shape != wanted:
             raise UsageError(f"class means of shape {info.class_means.shape} do not fit; wanted {wanted}")
         state: dict[str, Tree] = {"class_means": jnp.asarray(info.class_means, jnp.float32)}

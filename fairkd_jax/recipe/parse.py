@@ -31,6 +31,7 @@ _RUN_KEYS = (
     "eval_every_epochs",
     "checkpoint_every_steps",
     "tensorboard",
+    "writer",
 )
 
 
@@ -56,6 +57,7 @@ class Recipe:
       eval_every_epochs: Number of epochs between two validations.
       checkpoint_every_steps: Number of steps between two checkpoints.
       tensorboard: Whether TensorBoard's event files are written.
+      writer: Name of a user's function that receives the numbers, as module:function; "" for none.
       max_disparity: Bound on the corrected disparity of the best checkpoint; None for no bound.
       config: The normalized config, of which other runs' configs are made.
     """
@@ -77,6 +79,7 @@ class Recipe:
     eval_every_epochs: float
     checkpoint_every_steps: int
     tensorboard: bool
+    writer: str
     max_disparity: float | None
     config: ConfigDict
 

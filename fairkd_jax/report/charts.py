@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import MissingExtraError
 from fairkd_jax.files import write_bytes
 
 
@@ -26,10 +26,7 @@ def require_pyplot() -> Any:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError as error:
-        raise UsageError(
-            f"charts need the extra `plots` ({error}); start the command with"
-            " `python3 scripts/with_env.py --extra plots`"
-        ) from error
+        raise MissingExtraError("charts need", "plots", error) from error
     return pyplot
 
 

@@ -21,6 +21,7 @@ FREE_KEYS = (
     "log_every_steps",
     "checkpoint_every_steps",
     "tensorboard",
+    "writer",
     "teacher.checkpoint",
     "data.source",
     "data.directory",

@@ -65,7 +65,7 @@ def find_scored_step(folder: Path, split: str, *, probed: bool = False) -> int |
     path = RunFolder(folder).evaluation(split)
     if not path.exists():
         return None
-    with reading(str(path), f"run `python eval.py --workdir {folder} --split {split}` again"):
+    with reading(str(path), f"run `fairkd-eval {folder} --split {split}` again"):
         student = json.loads(path.read_text(encoding="utf-8"))["student"]
         return student["step"] if not probed or "probe" in student else None
 

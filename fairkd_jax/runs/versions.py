@@ -33,6 +33,8 @@ _ADDED: dict[str, dict[str, Any]] = {
     "cross_entropy": {"balanced": False},
     "adversary": {"lambda_mode": "weight", "projection": False, "steps": 1},
 }
+# Keys outside any section that were added later.
+_ADDED_KEYS = {"writer": ""}
 # Labels of the objectives of version 0 in tables, and which of them debias.
 _LABELS = {
     "cross_entropy": "CE",
@@ -60,9 +62,9 @@ def upgrade(
       methods: The descriptions of the objectives in the file; empty in version 0.
       version: The version of the file.
     """
+    config = _ADDED_KEYS | config
     if version >= 1:
         return config, methods
-    config = dict(config)
     for section, added in _ADDED.items():
         if section in config:
             config[section] = added | config[section]

@@ -30,12 +30,14 @@ from fairkd_jax.training.context import find_student_folder
 # Keys for a run that trains its own teacher; `teacher.checkpoint` takes the place of these keys.
 OWN_TEACHER = {f"teacher.{key}" for key in TEACHER_KEYS}
 MakeConfig = Callable[[Mapping[str, str]], Any]  # overrides by key -> config of the file with these overrides
-Command = tuple[str, ...]  # program of the repository, and its arguments
+Command = tuple[str, ...]  # name of a command of the package, and its arguments
+_MODULE = ("-m", "fairkd_jax")  # arguments of Python in front of a command
+TRAIN, EVALUATE = "train", "eval"  # such names
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One `train.py` run of a sweep.
+    """One training of a sweep.
 
     Attributes:
       name: Name of the run's folder, relative to the folder of the sweep.
@@ -174,27 +176,24 @@ def list_commands(run: PlannedRun, config_file: str, *, validate: bool, probe: b
     trained = {folder: is_trained(folder, config) for folder, config in run.students}
     if not all(trained.values()):
         changes = [f"--config.{key}={text}" for key, text in run.overrides.items()]
-        commands.append(("train.py", f"--config={config_file}", *changes, f"--workdir={run.folder}"))
+        commands.append((TRAIN, f"--config={config_file}", *changes, f"--workdir={run.folder}"))
     if run.is_teacher:
         return commands
     for folder, _ in run.students:
         step = find_scored_step(folder, "test")
         if probe and not (trained[folder] and find_scored_step(folder, "test", probed=True)):
-            commands.append(("eval.py", f"--workdir={folder}", "--probe"))
+            commands.append((EVALUATE, f"--workdir={folder}", "--probe"))
         if validate and not (trained[folder] and find_scored_step(folder, "val") == step):
-            commands.append(("eval.py", f"--workdir={folder}", "--split=val"))
+            commands.append((EVALUATE, f"--workdir={folder}", "--split=val"))
     return commands
 
 
-def make_job(
-    run: PlannedRun, commands: Sequence[Command], root: Path, environment: Mapping[str, str]
-) -> Job | None:
+def make_job(run: PlannedRun, commands: Sequence[Command], environment: Mapping[str, str]) -> Job | None:
     """Makes the job that a worker receives.
 
     Args:
       run: Planned run.
       commands: Commands that the run still needs.
-      root: Folder of the repository.
       environment: Variables that the commands get in addition to the variables of the machine.
 
     Returns:
@@ -204,14 +203,13 @@ def make_job(
         return None
     own = tuple(
         # Variables of Slurm or of a TPU pod on a worker would join all runs of the sweep into a single run.
-        (*command, "--nodistributed") if command[0] == "train.py" else command
+        (*_MODULE, *command, *(["--nodistributed"] if command[0] == TRAIN else []))
         for command in commands
     )
     return Job(
         run.name,
         str(run.folder),
         own,
-        str(root),
         os.getcwd(),
         dict(environment),
         continue_on_failure=len(run.students) > 1,
@@ -219,14 +217,13 @@ def make_job(
 
 
 def format_dry_run(
-    runs: Sequence[PlannedRun], list_commands: Callable[[PlannedRun], list[Command]], root: Path
+    runs: Sequence[PlannedRun], list_commands: Callable[[PlannedRun], list[Command]]
 ) -> tuple[list[str], str]:
     """Formats the commands of a sweep for a shell.
 
     Args:
       runs: All runs of the sweep.
       list_commands: Function from a run to the commands that the run still needs.
-      root: Folder of the repository.
 
     Returns:
       One line for each run that is not complete, teachers first; and advice on the order of the lines.
@@ -235,12 +232,8 @@ def format_dry_run(
     needed = {run.teacher_name for run, _ in unfinished.values()}
     teachers = [name for name, (run, _) in unfinished.items() if run.is_teacher and name in needed]
     names = [*teachers, *(name for name, (run, _) in unfinished.items() if not run.is_teacher)]
-    path = os.path.relpath(root)
     lines = [
-        " && ".join(
-            shlex.join(["python", os.path.normpath(os.path.join(path, program)), *arguments])
-            for program, *arguments in unfinished[name][1]
-        )
+        " && ".join(shlex.join(["python", *_MODULE, *command]) for command in unfinished[name][1])
         for name in names
     ]
     complete = sum(not run.is_teacher for run in runs) - len(names) + len(teachers)

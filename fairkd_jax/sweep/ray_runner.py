@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, redirect_stdout, suppr
 from pathlib import Path
 from typing import Any
 
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import MissingExtraError, UsageError
 from fairkd_jax.sweep.resources import choose_resources
 from fairkd_jax.sweep.worker import Job, Outcome, run_job
 
@@ -64,10 +64,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError(
-            f"a sweep needs the extra `sweep` ({error}); start the command with"
-            " `python3 scripts/with_env.py --extra sweep`"
-        ) from error
+        raise MissingExtraError("a sweep needs", "sweep", error) from error
     return ray
 
 

@@ -30,8 +30,7 @@ class Job(NamedTuple):
     Attributes:
       name: Name of the run.
       folder: Folder of the run.
-      commands: Programs of the repository with their arguments.
-      root: Folder of the repository.
+      commands: Arguments of Python for each command.
       cwd: Working folder of the commands.
       environment: Variables that the commands get in addition to the variables of the machine.
       grace: Seconds in which the run may save its state after a stop request.
@@ -42,7 +41,6 @@ class Job(NamedTuple):
     name: str
     folder: str
     commands: tuple[tuple[str, ...], ...]
-    root: str
     cwd: str
     environment: Mapping[str, str]
     grace: float = GRACE
@@ -80,8 +78,8 @@ def run_job(job: Job) -> Outcome:
         file.write(f"{START_MARK}{socket.gethostname()}, process {os.getpid()}\n".encode())
         _wait_for_folder(folder, job.grace)
         outcome = Outcome(0)
-        for program, *arguments in job.commands:
-            command = [sys.executable, str(Path(job.root, program)), *arguments]
+        for arguments in job.commands:
+            command = [sys.executable, *arguments]
             file.write(f"sweep: {shlex.join(command)}\n".encode())
             code = _run_command(command, job, file.fileno())
             if code and not outcome.code:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ from fairkd_jax.training.loop import Program, fit
 from fairkd_jax.training.programs import check_fits
 from fairkd_jax.training.student_log import Diverged
 from fairkd_jax.training.teacher import find_class_means
-from fairkd_jax.training.writers import JsonlWriter, Writer, open_tensorboard, require_tensorboard
+from fairkd_jax.training.writers import Writer, import_writer, open_writers, require_tensorboard
 
 Student = TypeVar("Student")
 
@@ -91,6 +91,8 @@ def train_recipe(
     check_recipe(recipe)
     if recipe.tensorboard:
         require_tensorboard()
+    if recipe.writer:
+        import_writer(recipe.writer)
     dataset = open_data(recipe.data)
     run = RunContext(workdir, recipe, dataset, describe_data(dataset), devices, name)
     run.check_resumable()
@@ -137,7 +139,7 @@ def _train_single(run: RunContext) -> None:
         _say(f"{program.name}: this run is complete, {program.total_steps} steps, in {run.workdir}")
         return
     _write_parameters(run.workdir, program)
-    fit(program, [run.find_folder(student)], functools.partial(_open_writers, run.recipe.tensorboard))
+    fit(program, [run.find_folder(student)], _make_opener(run.recipe))
 
 
 def _train_population(run: RunContext) -> None:
@@ -182,7 +184,7 @@ def _train_chunk(run: RunContext, chunk: Sequence[StudentRecipe], name: str, *, 
     for folder in folders:
         _write_parameters(folder, program)
     with contextlib.suppress(Diverged):  # all members of this chunk; the next chunk may do better
-        fit(program, folders, functools.partial(_open_writers, run.recipe.tensorboard))
+        fit(program, folders, _make_opener(run.recipe))
 
 
 def _has_diverged(workdir: Path) -> bool:
@@ -228,14 +230,9 @@ def _is_finished(workdir: Path, steps: int) -> bool:
     return last == steps
 
 
-def _open_writers(tensorboard: bool, workdir: Path, step: int) -> list[Writer]:
-    """Opens the writers of a student's folder, in the first process."""
-    if jax.process_index():
-        return []
-    writers: list[Writer] = [JsonlWriter(RunFolder(workdir).metrics, step)]
-    if tensorboard:
-        writers.append(open_tensorboard(workdir))
-    return writers
+def _make_opener(recipe: Recipe) -> Callable[[Path, int], list[Writer]]:
+    """Makes the function that opens the writers of a student's folder."""
+    return functools.partial(open_writers, tensorboard=recipe.tensorboard, function=recipe.writer)
 
 
 def _write_parameters(workdir: Path, program: Program) -> None:

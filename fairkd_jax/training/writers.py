@@ -1,12 +1,19 @@
-"""Writers of a run's numbers: a JSON file, and TensorBoard where it is installed."""
+"""Writers of a run's numbers: a JSON file, TensorBoard's files, and a user's function."""
 
+import functools
+import inspect
 import json
 import math
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
-from fairkd_jax.errors import UsageError
+import jax
+
+from fairkd_jax.errors import MissingExtraError, UsageError
 from fairkd_jax.files import make_jsonable, write_text
 from fairkd_jax.runs.folder import RunFolder
 
@@ -61,22 +68,114 @@ def _read_step(line: str) -> float:
         return math.inf
 
 
+class TensorboardWriter:
+    """A writer of TensorBoard's event files, one scalar for each name."""
+
+    def __init__(self, workdir: Path) -> None:
+        """Opens the event file in a run's folder.
+
+        Args:
+          workdir: The run's folder.
+
+        Raises:
+          UsageError: tensorboardX is not installed.
+        """
+        self._file = require_tensorboard().SummaryWriter(str(RunFolder(workdir).tensorboard))
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes the numbers of a step, by name."""
+        for name, value in scalars.items():
+            self._file.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Hands all written numbers to the file system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class FunctionWriter:
+    """A writer that calls a user's function with the step and the numbers."""
+
+    def __init__(self, function: Callable[..., Any], workdir: Path) -> None:
+        """Takes the function.
+
+        Args:
+          function: Function of the step and of a dict of numbers by name. A function with a parameter
+            `folder` also receives the run's folder, which tells a teacher from a student.
+          workdir: The run's folder.
+        """
+        with_folder = "folder" in inspect.signature(function).parameters
+        self._write = functools.partial(function, folder=workdir) if with_folder else function
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Calls the function."""
+        self._write(step, dict(scalars))
+
+    def flush(self) -> None:
+        """Does nothing: the function keeps or sends what it receives."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def require_tensorboard() -> Any:
     """Imports the module that writes TensorBoard's event files.
 
     Raises:
-      UsageError: TensorBoard or TensorFlow is not installed.
+      UsageError: tensorboardX is not installed.
     """
     try:
-        from clu import metric_writers
+        import tensorboardX
     except ImportError as error:
-        raise UsageError(
-            f"tensorboard=True needs the extra `tensorboard` ({error}); start the command with"
-            " `python3 scripts/with_env.py --extra tensorboard`"
-        ) from error
-    return metric_writers
+        raise MissingExtraError("tensorboard=True needs", "tensorboard", error) from error
+    return tensorboardX
 
 
-def open_tensorboard(workdir: Path) -> Writer:
-    """Opens a writer of TensorBoard's event files in a run's folder."""
-    return require_tensorboard().SummaryWriter(str(RunFolder(workdir).tensorboard))
+def import_writer(name: str) -> Callable[..., Any]:
+    """Imports a function of the user that receives the numbers of a run.
+
+    Args:
+      name: Module and function, as `module:function`. The module may lie in the current folder.
+
+    Returns:
+      The function; see `FunctionWriter`.
+
+    Raises:
+      UsageError: There is no such module or function.
+    """
+    advice = "write module:function, with a module that Python finds here"
+    if not re.fullmatch(r"[\w.]+:[\w.]+", name):
+        raise UsageError(f"writer={name!r} names no function; {advice}")
+    path = list(sys.path)
+    sys.path.append(str(Path.cwd()))
+    try:
+        function = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"writer={name!r} cannot be imported ({error}); {advice}") from error
+    finally:
+        sys.path[:] = path
+    if not callable(function):
+        raise UsageError(f"writer={name!r} is no function; {advice}")
+    return function  # type: ignore[no-any-return]
+
+
+def open_writers(workdir: Path, step: int, *, tensorboard: bool, function: str) -> list[Writer]:
+    """Opens the writers of a student's numbers, in the first process.
+
+    Args:
+      workdir: The student's folder.
+      step: Step from which the run goes on.
+      tensorboard: Whether TensorBoard's event files are written.
+      function: Name of a user's function, see `import_writer`; "" for none.
+    """
+    if jax.process_index():
+        return []
+    writers: list[Writer] = [JsonlWriter(RunFolder(workdir).metrics, step)]
+    if tensorboard:
+        writers.append(TensorboardWriter(workdir))
+    if function:
+        writers.append(FunctionWriter(import_writer(function), workdir))
+    return writers

@@ -1,23 +1,19 @@
-"""scripts/prepare_data.py: its table, its exit codes, two processes at once."""
+"""fairkd-prepare: its table, its exit codes, two processes at once."""
 
-import importlib.util
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.programs import ROOT, command, environment
-
-SCRIPT = ROOT / "scripts/prepare_data.py"
+from fairkd_jax.programs import prepare_data
+from tests.programs import command, environment
 
 
 @pytest.fixture
-def main():
-    spec = importlib.util.spec_from_file_location("prepare_data_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["fairkd-prepare"])
+    return prepare_data.main
 
 
 def test_table_and_skipped_names(main, faces, tmp_path, capsys):
@@ -38,7 +34,7 @@ def test_table_and_skipped_names(main, faces, tmp_path, capsys):
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("prepare_data.py: 1 of 41 files are bad")
+    assert captured.err.startswith("fairkd-prepare: 1 of 41 files are bad")
     assert captured.err.count("\n") == 1
 
 
@@ -64,7 +60,7 @@ def test_data_of_others_and_damaged_data(main, write_manifest, tmp_path, capsys,
     def refuse(path, text):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setitem(main.__globals__, "write_text", refuse)
+    monkeypatch.setattr(prepare_data, "write_text", refuse)
     assert main(arguments) == 0
     assert "without datasheet.md and counts.json (Permission denied)" in capsys.readouterr().out
     (records,) = (tmp_path / "d").rglob("*array_record*")

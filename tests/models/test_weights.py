@@ -20,7 +20,7 @@ from fairkd_jax.models import create_model, load_pretrained
 from fairkd_jax.models.architecture import ARCHITECTURES
 from fairkd_jax.models.weights.convert import to_source
 from fairkd_jax.models.weights.leaves import SOURCES, list_leaves
-from scripts import convert_weights
+from fairkd_jax.programs import convert_weights
 
 NAME, CLASSES = "efficientnet_tiny", 7
 SHARED = Path(__file__).parents[3] / "shared"

@@ -164,7 +164,7 @@ def test_the_projectors_dropout_is_a_function_of_the_steps_key():
 
 def test_absent_or_unfitting_class_means_are_refused():
     objective = create_objective("kdpp")
-    with pytest.raises(UsageError, match="needs the teacher's class means; see scripts/class_means"):
+    with pytest.raises(UsageError, match="needs the teacher's class means; see fairkd-class-means"):
         objective.init(jax.random.key(0), TaskInfo(CLASSES, 2, WIDTH, WIDTH, COUNTS))
     with pytest.raises(UsageError, match=r"class means of shape \(4, 5\) do not fit; wanted \(4, 6\)"):
         objective.init(jax.random.key(0), TaskInfo(CLASSES, 2, WIDTH, WIDTH, COUNTS, MEANS[:, :5]))

@@ -115,9 +115,9 @@ def test_a_point_may_be_a_population(tmp_path):
     point = runs[-1]
     assert [folder.parent for folder, _ in point.students] == [point.folder / "members"] * 2
     assert len(commands(point, validate=True)) == 3
-    assert make_job(point, commands(point), ROOT, {}).continue_on_failure
+    assert make_job(point, commands(point), {}).continue_on_failure
     complete(replace(point, students=point.students[1:]), scores=[("test", {}), ("val", {})])
-    assert [command[0] for command in commands(point, validate=True)] == ["train.py", "eval.py"]
+    assert [command[0] for command in commands(point, validate=True)] == ["train", "eval"]
     complete(point)
     assert commands(point) == []
 
@@ -142,10 +142,10 @@ def test_what_is_wrong_is_said_before_anything_starts(tmp_path, axes, fixed, mes
 def test_what_is_complete_is_not_done_again(tmp_path):
     teacher, *_, point = planned(tmp_path)
     train, probe, validate = commands(point, validate=True, probe=True)
-    assert train[0] == "train.py"
+    assert train[0] == "train"
     assert train[-1] == f"--workdir={point.folder}"
-    assert probe == ("eval.py", f"--workdir={point.folder}", "--probe")
-    assert validate == ("eval.py", f"--workdir={point.folder}", "--split=val")
+    assert probe == ("eval", f"--workdir={point.folder}", "--probe")
+    assert validate == ("eval", f"--workdir={point.folder}", "--split=val")
     assert len(commands(teacher, validate=True, probe=True)) == 1
     complete(point)
     assert commands(point) == []
@@ -179,7 +179,7 @@ def test_the_folder_of_another_run_is_refused(tmp_path):
 
 def test_the_lines_of_a_dry_run_start_with_the_teachers(tmp_path):
     runs = planned(tmp_path)
-    lines, advice = format_dry_run(runs, lambda run: commands(run, validate=True), Path.cwd())
+    lines, advice = format_dry_run(runs, lambda run: commands(run, validate=True))
     assert len(lines) == 6
     assert advice == (
         "6 commands; 0 runs already complete; start the other lines only after the first 2 lines (teachers)"
@@ -187,16 +187,18 @@ def test_the_lines_of_a_dry_run_start_with_the_teachers(tmp_path):
     )
     assert all(f"/{SWEEP_TEACHERS}/" in line.split("--workdir=")[1] for line in lines[:2])
     words = shlex.split(lines[2])
-    assert words[:3] == ["python", "train.py", f"--config={FILE}"]
+    assert words[:5] == ["python", "-m", "fairkd_jax", "train", f"--config={FILE}"]
     assert words[words.index("&&") + 1 :] == [
         "python",
-        "eval.py",
+        "-m",
+        "fairkd_jax",
+        "eval",
         f"--workdir={runs[2].folder}",
         "--split=val",
     ]
     for run in (runs[2], runs[4]):  # all of the first seed
         complete(run, scores=[("test", {}), ("val", {})])
-    lines, advice = format_dry_run(runs, lambda run: commands(run, validate=True), Path.cwd())
+    lines, advice = format_dry_run(runs, lambda run: commands(run, validate=True))
     assert len(lines) == 3
     assert advice.startswith("3 commands; 2 runs already complete; start")
     assert "after the first 1 line (teachers)" in advice
@@ -204,18 +206,15 @@ def test_the_lines_of_a_dry_run_start_with_the_teachers(tmp_path):
 
 def test_a_job_holds_all_that_a_machine_has_to_know(tmp_path):
     *_, point = planned(tmp_path)
-    job = make_job(point, commands(point), ROOT, {"A": "b"})
-    assert (job.name, job.folder, job.root, job.cwd) == (
-        point.name,
-        str(point.folder),
-        str(ROOT),
-        str(Path.cwd()),
-    )
+    job = make_job(point, commands(point), {"A": "b"})
+    assert (job.name, job.folder, job.cwd) == (point.name, str(point.folder), str(Path.cwd()))
     assert job.environment == {"A": "b"}
     # A worker's own surroundings may name several processes, which are none of this run's.
+    ((*module, name), *_) = [(command[0], command[1], command[2]) for command in job.commands]
+    assert (module, name) == (["-m", "fairkd_jax"], "train")
     assert [command[-1] for command in job.commands] == ["--nodistributed"]
     assert not job.continue_on_failure
-    assert make_job(point, [], ROOT, {}) is None
+    assert make_job(point, [], {}) is None
 
 
 def test_values_that_are_one_have_one_name():

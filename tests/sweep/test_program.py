@@ -25,9 +25,9 @@ def test_a_dry_run_prints_a_command_a_line(start, tmp_path):
     assert len(lines) == 6
     for line in lines:
         words = shlex.split(line)
-        assert words[:3] == ["python", "train.py", CONFIG]
+        assert words[:5] == ["python", "-m", "fairkd_jax", "train", CONFIG]
         assert "--config.epochs=2" in words or "/teachers/" in line
-    assert sum("eval.py" in line for line in lines) == 4
+    assert sum("fairkd_jax eval" in line for line in lines) == 4
     assert shown.stderr == (
         "sweep.py: 6 commands; 0 runs already complete; start the other lines only after the first 2 lines"
         " (teachers) have succeeded\n"
@@ -44,8 +44,7 @@ def test_a_config_is_found_by_its_name_from_any_folder(start, tmp_path):
     folders = {words[-1].removeprefix("--workdir=") for words in lines if "/teachers/" not in words[-1]}
     assert folders == {f"runs/sweep-rkd_sampling-utkface/seed={seed}" for seed in (0, 1)}
     for words in lines:
-        assert words[1].endswith("/train.py")
-        assert words[2] == "--config=rkd:utkface,sampling"
+        assert words[3:5] == ["train", "--config=rkd:utkface,sampling"]
 
 
 def test_a_mistake_is_one_line_before_anything_starts(start):

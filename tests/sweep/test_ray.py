@@ -34,10 +34,8 @@ def make_job(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
 
     def make(*command):
-        programs = (("program.py", *command),)
-        return Job(
-            "run", str(tmp_path / "run"), programs, str(tmp_path), str(tmp_path), {"TOLD": "this"}, 30.0
-        )
+        programs = ((str(tmp_path / "program.py"), *command),)
+        return Job("run", str(tmp_path / "run"), programs, str(tmp_path), {"TOLD": "this"}, 30.0)
 
     make.folder = tmp_path
     return make

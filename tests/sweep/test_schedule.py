@@ -60,8 +60,8 @@ def sweep(tmp_path, launcher):
         def make_job(run):
             if (run.folder / "complete").exists():
                 return None
-            command = ("program.py", kind_of[run.name], str(run.folder))
-            return Job(run.name, str(run.folder), (command,), str(tmp_path), str(tmp_path), {})
+            command = (str(tmp_path / "program.py"), kind_of[run.name], str(run.folder))
+            return Job(run.name, str(run.folder), (command,), str(tmp_path), {})
 
         options = {"retries": retries, "parallel": parallel, "table": table, "poll": 0.05}
         run_sweep(runs, launcher, make_job=make_job, **options)
@@ -191,7 +191,7 @@ def test_a_second_ctrl_c_ends_it_at_once():
             self.stops.append((list(handles), at_once))
 
     launcher, run = Stubborn(), PlannedRun("a", Path("nowhere"), {}, [(Path("nowhere"), None)])
-    job = Job("a", "nowhere", (), "", "", {})
+    job = Job("a", "nowhere", (), "", {})
     with pytest.raises(SweepError):
         run_sweep(
             [run], launcher, make_job=lambda _: job, retries=1, parallel=0, table=RecordedTable(), poll=0.0

@@ -148,7 +148,7 @@ def test_folders_that_hold_nothing_are_refused(make_run, tmp_path):
         write_summary(make_run.folder, None, 0.01)
     make_run("a", test={"any_bias_p": "x"})
     (run / "eval" / "test.json").write_text('{"student": {}}')
-    with pytest.raises(UsageError, match=r"test.json cannot be read .* run `python eval.py --workdir .*a"):
+    with pytest.raises(UsageError, match=r"test.json cannot be read .* run `fairkd-eval .*a"):
         write_summary(make_run.folder, None, 0.01)
     assert not list(make_run.folder.glob("summary*"))
 

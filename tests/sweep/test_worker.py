@@ -40,12 +40,11 @@ def make_job(tmp_path):
 
     def make(*commands, grace=60.0, continue_on_failure=False):
         folder, environment = tmp_path / "run", {"TOLD": "this"}
-        programs = tuple(("program.py", *command) for command in commands)
+        programs = tuple((str(tmp_path / "program.py"), *command) for command in commands)
         return Job(
             "run",
             str(folder),
             programs,
-            str(tmp_path),
             str(tmp_path),
             environment,
             grace,
@@ -189,4 +188,4 @@ def test_what_a_worker_imports_is_light():
     code = "import sys, fairkd_jax.sweep.worker; print(*sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"jax", "numpy", "absl"} & set(printed.split())
-    assert json.dumps(Job("a", "b", (("c",),), "d", "e", {}))
+    assert json.dumps(Job("a", "b", (("c",),), "d", {}))

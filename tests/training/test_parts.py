@@ -2,10 +2,8 @@
 
 import contextlib
 import io
-import json
 import resource
 import shutil
-import sys
 import time
 
 import jax
@@ -27,7 +25,6 @@ from fairkd_jax.files import make_jsonable, write_arrays, write_text
 from fairkd_jax.progress import Progress
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.folder import config_diff
-from fairkd_jax.training.writers import JsonlWriter, open_tensorboard
 
 PARAMS = {"conv": {"kernel": jnp.ones((2, 2))}, "bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
 
@@ -132,27 +129,11 @@ def test_a_disk_that_is_full_leaves_what_was_there(write, old, tmp_path):
         assert path.read_text() == content
 
 
-def test_lines_after_the_resumed_step_are_dropped(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 3.0}\n{"step": 3, "loss": 2.0}\n{"step": 2, "lo')
-    writer = JsonlWriter(path, 2)
-    writer.write_scalars(2, {"loss": float("nan"), "accuracy": 0.5})
-    writer.close()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert lines == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": None, "accuracy": 0.5}]
-
-
 def test_jsonable_replaces_what_json_cannot_carry():
     assert make_jsonable({"a": [float("inf"), (1, 2.0)], 3: {"b": float("nan")}}) == {
         "a": [None, [1, 2.0]],
         "3": {"b": None},
     }
-
-
-def test_tensorboard_without_its_extra_names_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
-    with pytest.raises(UsageError, match=r"with_env\.py --extra tensorboard"):
-        open_tensorboard(tmp_path)
 
 
 class Terminal(io.StringIO):

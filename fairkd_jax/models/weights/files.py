@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.errors import MissingExtraError, UsageError, reading
 from fairkd_jax.files import write_bytes
 
 _ADVICE = "the file is damaged, or not a checkpoint of this kind; download the file again"
@@ -141,10 +141,8 @@ def _open_torch(path: Path) -> Checkpoint:
     try:
         import torch
     except ImportError as error:
-        raise UsageError(
-            f"{path} is a file of PyTorch and needs the extra `torch` ({error}); start the command with"
-            " `python3 scripts/with_env.py --extra torch`, or use a .safetensors file of the same weights"
-        ) from error
+        what = f"{path} is a file of PyTorch; use a .safetensors file of the same weights, as this file needs"
+        raise MissingExtraError(what, "torch", error) from error
     advice = "the file is damaged, or holds more than the arrays of a state_dict; save the state_dict alone"
     with reading(str(path), advice):
         state: Any = torch.load(path, map_location="cpu", weights_only=True)

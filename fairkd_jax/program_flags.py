@@ -1,0 +1,145 @@
+"""Flags that several programs share, and the meaning of their values.
+
+JAX is imported where it is used: `--help` and programs that read tables start without JAX.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from fairkd_jax.configs.names import find_file
+from fairkd_jax.errors import UsageError
+
+flags.disclaim_key_flags()  # the flags that a function here defines belong to the program, also in --help
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Parser of a config flag: a name of the project's configs stands for its file."""
+
+    def __init__(self, parser: flags.ArgumentParser) -> None:
+        """Takes the parser of a flag with the path of a file."""
+        super().__init__()
+        self._parser = parser
+
+    def parse(self, argument: str) -> ConfigDict:
+        """Returns the config for NAME[:WORDS] or FILE.py[:WORDS]."""
+        config: ConfigDict = self._parser.parse(find_file(argument))
+        return config
+
+    def flag_type(self) -> str:
+        """Returns the type for help texts."""
+        return "config"
+
+
+def define_config_flag(
+    meaning: str, *, values: flags.FlagValues = flags.FLAGS, arguments: Sequence[str] | None = None
+) -> flags.FlagHolder:
+    """Defines the flag `--config`, with the overrides `--config.KEY=VALUE`.
+
+    Args:
+      meaning: Help text, with the form of the value.
+      values: Flags that the new flag joins.
+      arguments: Program name and arguments with the overrides; None reads `sys.argv`.
+
+    Returns:
+      Holder of the flag, see `load_config`.
+    """
+    holder = config_flags.DEFINE_config_file(
+        "config", None, meaning, lock_config=True, flag_values=values, sys_argv=arguments
+    )
+    values["config"].parser = _ConfigParser(values["config"].parser)
+    return holder
+
+
+def load_config(holder: flags.FlagHolder) -> ConfigDict:
+    """Loads the config that a flag names, with the overrides of the command line.
+
+    Args:
+      holder: Flag of a config file.
+
+    Returns:
+      Copy of the config, without references between its keys.
+
+    Raises:
+      UsageError: The file cannot be read.
+    """
+    path = config_flags.get_config_filename(flags.FLAGS[holder.name]).partition(":")[0]
+    try:
+        return holder.value.copy_and_resolve_references()
+    except OSError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
+        raise UsageError(f"the config file {path} cannot be read ({reason}); correct the file") from None
+
+
+def get_run_folder(arguments: Sequence[str], holder: flags.FlagHolder) -> Path:
+    """Returns the folder of the run that a program reads.
+
+    Args:
+      arguments: Arguments of the program that are not flags: the folder, or none.
+      holder: Flag that names the folder otherwise.
+
+    Raises:
+      UsageError: No folder is named, or several.
+    """
+    named = [*arguments, *([holder.value] if holder.value else [])]
+    if len(named) != 1:
+        given = f"{' and '.join(named)} are" if named else "none is"
+        raise UsageError(
+            f"one run is needed, but {given} named; write the folder of the run, or --{holder.name} RUN"
+        )
+    return Path(named[0])
+
+
+def get_output_file(holder: flags.FlagHolder) -> Path | None:
+    """Returns the file that a flag names for a program's results; None where the flag is empty.
+
+    Args:
+      holder: Flag with the path of the file.
+
+    Raises:
+      UsageError: The path is a folder, or its folder does not exist.
+    """
+    if not holder.value:
+        return None
+    path = Path(holder.value)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--{holder.name}={path} is not a file in an existing folder; name another file")
+    return path
+
+
+def define_cluster_flags() -> None:
+    """Defines the flags of a run with several processes."""
+    flags.DEFINE_string(
+        "coordinator",
+        "",
+        "Address of process 0, as HOST:PORT, for a run with several processes; needs --num_processes and"
+        " --process_id.",
+    )
+    flags.DEFINE_integer(
+        "num_processes", 0, "Number of processes of the run; needs --coordinator.", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "process_id", -1, "Index of this process, from 0; needs --coordinator.", lower_bound=-1
+    )
+    flags.DEFINE_bool(
+        "distributed",
+        None,
+        "Whether to find the other processes of the run automatically, as a TPU pod slice needs; by default"
+        " true where Slurm or TPU_WORKER_HOSTNAMES names several processes.",
+    )
+
+
+def join_cluster() -> None:
+    """Joins the other processes of this run, as the flags say.
+
+    Raises:
+      UsageError: The flags contradict each other, or the other processes do not answer.
+    """
+    from fairkd_jax import distributed
+
+    values = flags.FLAGS
+    distributed.join_processes(
+        values.coordinator, values.num_processes, values.process_id, detect=values.distributed
+    )

@@ -1,0 +1,1 @@
+"""The programs that `fairkd_jax.commands` starts; each module defines its flags when it is imported."""

@@ -1,0 +1,35 @@
+"""Compares evaluated runs: methods over their seeds, and the differences between methods.
+
+fairkd-compare RUN RUN ... [--split test] [--json FILE]
+
+Runs whose configs differ only in the seed belong to one method. The method of the first run is the reference
+for all other methods.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from fairkd_jax import cli, program_flags
+from fairkd_jax.files import make_jsonable, write_text
+
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Split to compare the runs on.")
+_JSON = flags.DEFINE_string("json", "", "File to write all results to, as JSON.")
+
+
+def main(folders: list[str]) -> None:
+    """Compares the runs in the folders and prints the comparison."""
+    from fairkd_jax.evaluation.compare import compare_runs
+    from fairkd_jax.report import comparison_text
+
+    output = program_flags.get_output_file(_JSON)
+    result = compare_runs([Path(folder) for folder in folders], split=_SPLIT.value)
+    if output:
+        write_text(output, json.dumps(make_jsonable(result), indent=2) + "\n")
+    print(comparison_text.format_comparison(result))
+
+
+def run() -> None:
+    """Runs the program with the arguments of this process."""
+    cli.run(main, positional=True)

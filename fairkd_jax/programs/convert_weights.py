@@ -1,0 +1,78 @@
+"""Converts pretrained EfficientNet weights between the names of timm, torchvision and Keras.
+
+fairkd-convert --architecture tf_efficientnet_b0 keras.h5 b0.safetensors --names timm
+
+Reads .safetensors, .h5 and, with the extra `torch`, .pth. Writes .safetensors in float32, without the
+counters of steps that torch keeps for each norm. After a conversion and the conversion back, every float32
+array has the same bytes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fairkd_jax.errors import UsageError
+
+SOURCES = ("timm", "torchvision", "keras")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Converts the checkpoint that the command line names.
+
+    Args:
+      arguments: Arguments of the command line; None for those of the process.
+
+    Returns:
+      The exit code: 0, or 2 after a user's mistake.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("input", type=Path, help="Checkpoint file to convert.")
+    parser.add_argument("output", type=Path, help="File .safetensors to write or to replace.")
+    parser.add_argument(
+        "--architecture",
+        required=True,
+        metavar="NAME",
+        help="Name of the model, such as tf_efficientnet_b0.",
+    )
+    parser.add_argument(
+        "--names",
+        default="timm",
+        choices=SOURCES,
+        help="Library whose array names the output uses (default: timm).",
+    )
+    parser.add_argument(
+        "--num_classes",
+        type=int,
+        default=1000,
+        help="Number of classes (default: 1000). A head of another size is replaced by random weights.",
+    )
+    options = parser.parse_args(arguments)
+    from fairkd_jax.models import load_pretrained
+    from fairkd_jax.models.weights.convert import to_source
+    from fairkd_jax.models.weights.files import read_checkpoint, write_safetensors
+
+    try:
+        if options.output.suffix != ".safetensors":
+            raise UsageError(f"{options.output} must end in .safetensors, the output format; change the name")
+        if not options.output.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder {options.output.parent}; make it first")
+        stated = read_checkpoint(options.input).metadata.get("architecture", options.architecture)
+        if options.output.is_dir() or (options.output.exists() and options.output.samefile(options.input)):
+            found = "a folder" if options.output.is_dir() else "the input"
+            raise UsageError(f"{options.output} is {found}; choose another output")
+        if stated != options.architecture:
+            raise UsageError(f"{options.input} holds weights of {stated}; use --architecture {stated}")
+        variables = load_pretrained(options.architecture, options.input, num_classes=options.num_classes)
+        arrays = to_source(options.architecture, variables, options.names)
+        metadata = {"architecture": options.architecture, "source": options.input.name, "format": "pt"}
+        write_safetensors(options.output, arrays, metadata)
+    except UsageError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{parser.prog}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"{options.output}: {len(arrays)} arrays of {options.architecture}, named as in {options.names}")
+    return 0

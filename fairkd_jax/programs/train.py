@@ -1,0 +1,95 @@
+"""Trains a student, with its teacher before it, and prints how they compare.
+
+fairkd-train --config rkd_adv[:WORD,...] [--config.KEY=VALUE ...] [--workdir DIR] [--baseline]
+fairkd-train --list
+
+--config names a config of the project, or a file with a function get_config, as in
+fairkd_jax/configs/rkd.py.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+from ml_collections import config_flags
+
+from fairkd_jax import cli, program_flags
+from fairkd_jax.configs.names import make_run_name
+from fairkd_jax.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from fairkd_jax.recipe.parse import Recipe
+
+_CONFIG = program_flags.define_config_flag(
+    "Config of the run, with optional words: NAME[:WORD,...] or FILE.py[:WORD,...]; --list prints names and"
+    " words."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of the run; by default runs/<config>[_<debiasing words>][-<preset>]."
+)
+flags.DEFINE_bool("list", False, "Whether to print the configs, words, models and keys, and train nothing.")
+_BASELINE = flags.DEFINE_bool(
+    "baseline",
+    False,
+    "Whether to train a second student without debiasing, for comparison; needs a config that debiases.",
+)
+program_flags.define_cluster_flags()
+flags.mark_flag_as_required("config")
+
+
+def default_workdir() -> Path:
+    """Returns the folder of a run without --workdir: `runs/rkd_mfd-utkface` for `rkd:utkface,mfd`."""
+    return Path("runs", make_run_name(config_flags.get_config_filename(flags.FLAGS["config"])))
+
+
+def train_members(recipe: "Recipe", workdir: Path) -> None:
+    """Trains a population, and scores its members that have not diverged."""
+    from fairkd_jax.evaluation.evaluate import evaluate_run
+    from fairkd_jax.report import tables
+    from fairkd_jax.training import MembersDiverged, train_recipe
+    from fairkd_jax.training.context import find_student_folder
+
+    folders = {student.name: find_student_folder(student, workdir) for student in recipe.students}
+    diverged = None
+    try:
+        train_recipe(recipe, workdir)
+    except MembersDiverged as error:
+        folders, diverged = {name: folders[name] for name in error.complete}, error
+    if folders:
+        evaluations = {name: evaluate_run(folder) for name, folder in folders.items()}
+        cli.print_once(f"\n{tables.format_population(evaluations)}")
+    if diverged:
+        raise diverged
+
+
+def main() -> None:
+    """Trains the runs that the flags ask for."""
+    from fairkd_jax.evaluation.evaluate import evaluate_run
+    from fairkd_jax.recipe.parse import parse_recipe
+    from fairkd_jax.recipe.related import baseline_config
+    from fairkd_jax.report import tables
+    from fairkd_jax.training import train_recipe
+    from fairkd_jax.training.context import find_teacher_folder
+
+    program_flags.join_cluster()
+    cli.use_compilation_cache()
+    recipe = parse_recipe(program_flags.load_config(_CONFIG))
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir()
+    baseline = None
+    if _BASELINE.value:
+        baseline = parse_recipe(baseline_config(recipe, find_teacher_folder(recipe, workdir)))
+    if recipe.is_population:
+        train_members(recipe, workdir)
+        return
+    train_recipe(recipe, workdir)
+    folder = RunFolder(workdir).baseline
+    if baseline is not None:
+        train_recipe(baseline, folder, name="baseline")
+        evaluate_run(folder)  # the baseline is a run of its own, for comparisons
+    evaluation = evaluate_run(workdir, baseline=folder if baseline is not None else None)
+    cli.print_once(f"\n{tables.format_comparison(evaluation)}\n\n{tables.format_recall_by_group(evaluation)}")
+
+
+def run() -> None:
+    """Runs the program with the arguments of this process."""
+    cli.run(main)
