@@ -39,8 +39,13 @@ _NAME = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)")
 
 def compile_versions(*options: str) -> subprocess.CompletedProcess[str]:
     """Runs `uv pip compile` on pyproject.toml, without the text that changes from run to run."""
-    command = ["uv", "pip", "compile", "pyproject.toml", "--quiet", "--no-header", "--no-annotate", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.exists() else "uv"
+    command = [uv, "pip", "compile", "pyproject.toml", "--quiet", "--no-header", "--no-annotate", *options]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        sys.exit("resolve_versions.py: uv is not installed; install the extra `dev`")
 
 
 def list_extras() -> list[str]:
