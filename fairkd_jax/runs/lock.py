@@ -20,20 +20,55 @@ def lock_folder(workdir: Path) -> Iterator[None]:
       UsageError: Another process is training there, or a file of the folder cannot be written.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        folder = os.open(workdir, os.O_RDONLY)
+        folder = _lock(workdir)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
-        except BlockingIOError:
-            raise UsageError(
-                f"another process is training in {workdir}; wait for its end, or choose another --workdir"
-            ) from None
         finally:
-            os.close(folder)
-            if not any(workdir.iterdir()):  # the run failed before it wrote a file
-                workdir.rmdir()
+            try:
+                # Only the holder removes the folder, and before the lock ends: nobody else can hold it then.
+                if not any(workdir.iterdir()):  # the run failed before it wrote a file
+                    workdir.rmdir()
+            finally:
+                os.close(folder)
     except OSError as error:
         if not str(error.filename).startswith(str(workdir)):
             raise
         raise UsageError(f"cannot write to {error.filename}: {error.strerror}") from None
+
+
+def _lock(workdir: Path) -> int:
+    """Makes the folder and takes its lock.
+
+    Args:
+      workdir: The run's folder.
+
+    Returns:
+      Descriptor of the folder, which holds the lock until it is closed.
+
+    Raises:
+      UsageError: Another process holds the lock.
+    """
+    while True:
+        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            folder = os.open(workdir, os.O_RDONLY)
+        except FileNotFoundError:  # the last holder has removed the folder since
+            continue
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same(folder, workdir):
+                return folder
+        except BlockingIOError:
+            os.close(folder)
+            raise UsageError(
+                f"another process is training in {workdir}; wait for its end, or choose another --workdir"
+            ) from None
+        os.close(folder)  # the last holder has removed the folder between our opening and our lock
+
+
+def _is_same(folder: int, workdir: Path) -> bool:
+    """Returns whether a descriptor is of the folder that a path names now."""
+    try:
+        return os.path.samestat(os.fstat(folder), os.stat(workdir))
+    except FileNotFoundError:
+        return False
