@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairkd_jax.digests import write_arrays
 from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.compare import compare_runs
 from fairkd_jax.evaluation.methods import find_differences, group_by_method, identify_run
-from fairkd_jax.files import write_arrays
 from fairkd_jax.recipe.sections import ModelRecipe
 from fairkd_jax.report import comparison_text
 from fairkd_jax.runs.folder import RunConfig

@@ -12,12 +12,13 @@ import numpy as np
 
 from fairkd_jax.data.batches import iterate_eval_batches
 from fairkd_jax.data.pipeline import Dataset
+from fairkd_jax.digests import write_arrays
 from fairkd_jax.engine.eval_step import Scores, compile_eval_step, evaluate, make_eval_step
 from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.probes import check_can_probe, probe_model
 from fairkd_jax.fairness import compute_fidelity, compute_inflation, diagnose, summarize
-from fairkd_jax.files import make_jsonable, write_arrays, write_text
+from fairkd_jax.files import make_jsonable, write_text
 from fairkd_jax.models import num_parameters
 from fairkd_jax.recipe.objectives import describe_balancing
 from fairkd_jax.recipe.sections import parse_data

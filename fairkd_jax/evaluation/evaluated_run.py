@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fairkd_jax.digests import read_arrays
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.methods import RunIdentity, identify_run
 from fairkd_jax.runs.folder import RunFolder, read_run_config
@@ -67,11 +68,8 @@ def read_run(folder: Path, split: str) -> EvaluatedRun:
         if "student" not in written:
             raise ValueError("no student in it")
         checkpoint = str(written["checkpoint"])
-    with (
-        reading(str(predictions), f"run `{command}` again"),
-        predictions.open("rb") as file,
-        np.load(file, allow_pickle=False) as arrays,
-    ):
+    arrays = read_arrays(predictions, f"run `{command}` again")
+    with reading(str(predictions), f"run `{command}` again"):
         label, group, prediction = (
             np.asarray(arrays[name]).astype(np.int64, casting="safe")
             for name in ("label", "group", "student_prediction")

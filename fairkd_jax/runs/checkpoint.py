@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from fairkd_jax.digests import check_sums, write_sums
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.types import Tree
 
@@ -80,6 +81,7 @@ class Checkpoints:
         if step is None:
             return None
         args = ocp.args.Composite(scores=ocp.args.JsonRestore())
+        self._check(_BEST, step)
         with self._guard_reading(_BEST, step):
             return self._managers[_BEST].restore(step, args=args)["scores"]
 
@@ -94,7 +96,7 @@ class Checkpoints:
         if step in self.steps():
             return
         items = ocp.args.Composite(state=_make_save_args(state), student=_make_save_args(student))
-        self._managers[_LAST].save(step, args=items, force=True)
+        self._save(_LAST, step, items)
 
     def save_best(self, step: int, student: Tree, scores: dict[str, Any]) -> None:
         """Saves a student as the `best` checkpoint, in place of the one before.
@@ -107,7 +109,7 @@ class Checkpoints:
         if self.best_step() == step:
             return
         items = ocp.args.Composite(student=_make_save_args(student), scores=ocp.args.JsonSave(scores))
-        self._managers[_BEST].save(step, args=items, force=True)
+        self._save(_BEST, step, items)
 
     def restore_state(self, target: Tree, step: int) -> Tree:
         """Reads a training state onto the shardings of `target`.
@@ -146,12 +148,27 @@ class Checkpoints:
         there = f"--checkpoint can be {there}" if there else "train first, or choose another --workdir"
         raise UsageError(f"there is no checkpoint {which!r} in {self._folder}; {there}")
 
+    def _save(self, kind: str, step: int, items: Any) -> None:
+        """Saves a checkpoint, and then the hashes of its files in the first process."""
+        self._managers[kind].save(step, args=items, force=True)
+        if not jax.process_index():
+            write_sums(self._folder / kind / str(step))
+
+    def _check(self, kind: str, step: int) -> None:
+        """Checks the hashes of a checkpoint's files.
+
+        Raises:
+          UsageError: A file of the checkpoint has changed since it was written.
+        """
+        check_sums(self._folder / kind / str(step), ADVICE)
+
     def _guard_reading(self, kind: str, step: int) -> AbstractContextManager[None]:
         """Turns the errors of a damaged checkpoint into a `UsageError`."""
         return reading(f"the checkpoint in {self._folder / kind / str(step)}", ADVICE)
 
     def _restore(self, kind: str, step: int, item: str, target: Tree) -> Tree:
         manager = self._managers[kind]
+        self._check(kind, step)
         with self._guard_reading(kind, step):
             stored = manager.item_metadata(step)[item]
             if stored is None:

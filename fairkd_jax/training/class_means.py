@@ -16,10 +16,10 @@ import numpy as np
 from fairkd_jax.data.augment import Augmentation, augment
 from fairkd_jax.data.batches import iterate_eval_batches
 from fairkd_jax.data.pipeline import Split
+from fairkd_jax.digests import read_arrays, write_arrays
 from fairkd_jax.engine.sharding import make_batch_sharding, make_replicated_sharding, to_global
 from fairkd_jax.engine.state import rng_key
 from fairkd_jax.errors import UsageError
-from fairkd_jax.files import write_arrays
 from fairkd_jax.progress import Progress
 from fairkd_jax.runs.loading import LoadedModel
 from fairkd_jax.training.checks import check_classes
@@ -121,12 +121,10 @@ def load(path: Path, teacher: LoadedModel, class_names: Sequence[str]) -> ClassM
       UsageError: The file is damaged, or belongs to another teacher or to other classes.
     """
     advice = "delete that file, and the means are computed again"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            fields = {key: arrays[key] for key in ClassMeans._fields}
-            found = ClassMeans(**fields | {"teacher": str(fields["teacher"])})
-    except Exception as error:
-        raise UsageError(f"{path} holds no class means ({type(error).__name__}); {advice}") from None
+    arrays = read_arrays(path, advice)
+    if missing := set(ClassMeans._fields) - arrays.keys():
+        raise UsageError(f"{path} holds no class means, {', '.join(sorted(missing))} missing; {advice}")
+    found = ClassMeans(arrays["means"], arrays["counts"], arrays["class_names"], str(arrays["teacher"]))
     if found.teacher != teacher.compute_fingerprint():
         raise UsageError(f"the class means in {path} are of another teacher; {advice}")
     if found.class_names.tolist() != list(class_names):

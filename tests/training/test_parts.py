@@ -21,7 +21,7 @@ from fairkd_jax.engine.sharding import (
 )
 from fairkd_jax.engine.state import TrainState
 from fairkd_jax.errors import UsageError
-from fairkd_jax.files import make_jsonable, write_arrays, write_text
+from fairkd_jax.files import make_jsonable, save_arrays, write_text
 from fairkd_jax.progress import Progress
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.folder import config_diff
@@ -111,19 +111,19 @@ def files_no_larger_than(size):
 
 
 @pytest.mark.parametrize("old", ["old", None])
-@pytest.mark.parametrize("write", [write_text, write_arrays])
+@pytest.mark.parametrize("write", [write_text, save_arrays])
 def test_a_disk_that_is_full_leaves_what_was_there(write, old, tmp_path):
     path = tmp_path / "file"
     if old:
         path.write_text(old)
     noise = np.random.default_rng(0).integers(ord(" "), ord("~"), 100_000).astype(np.uint8)
-    content = {"noise": noise} if write is write_arrays else noise.tobytes().decode("ascii")
+    content = {"noise": noise} if write is save_arrays else noise.tobytes().decode("ascii")
     with files_no_larger_than(4096), pytest.raises(OSError, match="File too large"):
         write(path, content)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({"file": old} if old else {})
     write(path, content)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
-    if write is write_arrays:
+    if write is save_arrays:
         np.testing.assert_array_equal(np.load(path)["noise"], noise)
     else:
         assert path.read_text() == content

@@ -1,0 +1,125 @@
+"""SHA-256 of what a run leaves behind: written last, and checked at every reading.
+
+A file of arrays holds the hash of its content. A folder has a file `SHA256SUMS` with the hashes of all its
+other files, in the format of the program `sha256sum`. What an earlier version wrote has no hash; such a file
+is read all the same, and one line says that it was not checked.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.files import save_arrays, write_text
+
+SUMS = "SHA256SUMS"
+_KEY = "sha256"  # name of the array with the hash, in a file of arrays
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes a compressed .npz file with the hash of its content, completely or not at all.
+
+    Args:
+      path: File to write or replace.
+      arrays: Arrays by name, of any dtype but object.
+
+    Raises:
+      ValueError: An array has the dtype object.
+      OSError: The file cannot be written.
+    """
+    converted = {name: np.asarray(array) for name, array in arrays.items()}
+    save_arrays(path, converted | {_KEY: np.array(_hash_arrays(converted))})
+
+
+def read_arrays(path: Path, advice: str) -> dict[str, np.ndarray]:
+    """Reads a .npz file and checks its hash.
+
+    Args:
+      path: File of `write_arrays`, or of an earlier version without a hash.
+      advice: Imperative sentence for the user of a damaged file.
+
+    Returns:
+      Arrays by name.
+
+    Raises:
+      UsageError: The file is damaged.
+      OSError: The file cannot be opened.
+    """
+    content = path.read_bytes()
+    with reading(str(path), advice):
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        expected = arrays.pop(_KEY, None)
+        # The name stands twice in the file. A damaged list of contents does not make it an earlier version's.
+        is_earlier = expected is None and f"{_KEY}.npy".encode() not in content
+        if is_earlier:
+            _say_unchecked(path)
+        elif str(expected) != _hash_arrays(arrays):
+            raise ValueError("its bytes have changed since they were written")
+    return arrays
+
+
+def write_sums(folder: Path) -> None:
+    """Writes the hashes of all files below a folder.
+
+    Args:
+      folder: Folder whose files are complete.
+
+    Raises:
+      OSError: A file cannot be read, or the hashes cannot be written.
+    """
+    lines = [f"{hash_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in _list_files(folder)]
+    write_text(folder / SUMS, "".join(lines))
+
+
+def check_sums(folder: Path, advice: str) -> None:
+    """Checks the hashes of all files below a folder.
+
+    Args:
+      folder: Folder of `write_sums`, or of an earlier version without hashes.
+      advice: Imperative sentence for the user of a damaged folder.
+
+    Raises:
+      UsageError: A file is damaged, is missing, or was added.
+    """
+    if not (folder / SUMS).exists():
+        _say_unchecked(folder)
+        return
+    with reading(str(folder / SUMS), advice):
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        found = {path.relative_to(folder).as_posix(): path for path in _list_files(folder)}
+        for name in sorted(expected.keys() | found.keys()):
+            if name not in found:
+                raise UsageError(f"{folder / name} is missing; {advice}")
+            if hash_file(found[name]) != expected.get(name):
+                raise UsageError(f"{found[name]} has changed since it was written; {advice}")
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """Lists all files below a folder but its hashes."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
+
+
+def _hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of names, dtypes, shapes and bytes."""
+    content = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        content.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        content.update(np.ascontiguousarray(array).tobytes())
+    return content.hexdigest()
+
+
+def _say_unchecked(path: Path) -> None:
+    logging.info("%s: not checked, since an earlier version wrote it without a hash", path)
