@@ -3,8 +3,10 @@
 JAX is imported where it is used: `--help` and programs that read tables start without JAX.
 """
 
+import argparse
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from fairkd_jax.files import get_cache_folder, make_folder
 
 USAGE_ERROR = 2
 OS_ERROR = 1
-# Errors of a config file or of an override: a config file is Python code and can raise any of these.
+# Errors of an override.
 FLAG_ERRORS = (
     flags.Error,
     AttributeError,
@@ -34,6 +36,14 @@ FLAG_ERRORS = (
 )
 HELP = ("--help", "-help", "-h", "--helpfull", "-?")
 LIST = ("--list", "-list", "--list=true", "--list=True")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser of arguments whose errors are one line, as those of all programs."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error and ends the program."""
+        self.exit(USAGE_ERROR, f"{self.prog}: {message} (see --help)\n")
 
 
 def run(main: Callable[..., None], *, positional: bool = False) -> None:
@@ -142,11 +152,13 @@ def _parse_flags(program: ModuleType, argv: list[str]) -> list[str]:
         from fairkd_jax.configs.listing import format_listing  # imports all models and objectives
 
         _print_and_exit(format_listing())
-    # A user's config file may import configs/, also where the user is elsewhere.
-    sys.path.append(str(Path(__file__).parents[1]))
+    # In a checkout, a user's config file may import configs/, also where the user is elsewhere.
+    root = Path(__file__).parents[1]
+    if (root / "configs").is_dir():
+        sys.path.append(str(root))
     try:
         return flags.FLAGS(argv)
-    except FLAG_ERRORS as error:
+    except Exception as error:  # a config file is Python code, and can raise any exception
         usage = find_usage_error(error)
         fail(str(usage) if usage else f"{format_flag_error(error)} (see --help)")
         raise
@@ -177,6 +189,16 @@ def format_flag_error(error: Exception) -> str:
       error: Error of a flag's parser, see `FLAG_ERRORS`.
     """
     message = " ".join(str(part) for part in error.args)
+    if not isinstance(error, FLAG_ERRORS):
+        return f"the config file raised {type(error).__name__}: {message}"
+    if absent := re.match(r"flag --(\w+)=None: ", message):
+        example = " such as rkd_adv; fairkd-train --list prints all names" if absent[1] == "config" else ""
+        return f"give --{absent[1]},{example}" if example else f"give --{absent[1]}"
+    if "has no attribute" in message and "'get_config'" in message:
+        return "the config file has no function get_config; see docs/your_own_method.md"
+    if "No module named 'configs'" in message:
+        message += "; import from fairkd_jax.configs instead"
+    message = re.sub(r"\('(.+?)', '(.*?)'\)", r"\1 '\2'", message)
     if "Traceback" in message:  # the config file raised an exception: its message is at the end
         message = message.strip().splitlines()[-1].partition("Error: ")[2]
     if isinstance(error, AttributeError | KeyError):

@@ -1,12 +1,14 @@
 """SHA-256 of what a run leaves behind: written last, and checked at every reading.
 
-A file of arrays holds the hash of its content. A folder has a file `SHA256SUMS` with the hashes of all its
-other files, in the format of the program `sha256sum`. What an earlier version wrote has no hash; such a file
-is read all the same, and one line says that it was not checked.
+A file of arrays or a JSON file holds the hash of its content. A folder has a file `SHA256SUMS` with the
+hashes of all its other files, in the format of the program `sha256sum`. What an earlier version wrote has no
+hash; such a file is read all the same, and one line says that it was not checked.
 """
 
+import functools
 import hashlib
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,43 @@ def read_arrays(path: Path, advice: str) -> dict[str, np.ndarray]:
         elif str(expected) != _hash_arrays(arrays):
             raise ValueError("its bytes have changed since they were written")
     return arrays
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file with the hash of its content, completely or not at all.
+
+    Args:
+      path: File to write or replace.
+      content: Values by name, ready for JSON.
+
+    Raises:
+      OSError: The file cannot be written.
+    """
+    write_text(path, json.dumps({**content, _KEY: _hash_json(content)}, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file and checks its hash.
+
+    Args:
+      path: File of `write_json`, or of an earlier version without a hash.
+
+    Returns:
+      Values by name.
+
+    Raises:
+      ValueError: The file holds no JSON object, or its content has changed since it was written.
+      OSError: The file cannot be read.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    expected = content.pop(_KEY, None)
+    if expected is None:
+        _say_unchecked(path)
+    elif expected != _hash_json(content):
+        raise ValueError(f"changed since it was written; to keep a change of yours, take its line {_KEY} out")
+    return content
 
 
 def write_sums(folder: Path) -> None:
@@ -121,5 +160,12 @@ def _hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return content.hexdigest()
 
 
+def _hash_json(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of values by name, whatever their order and the blanks between them."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
 def _say_unchecked(path: Path) -> None:
     logging.info("%s: not checked, since an earlier version wrote it without a hash", path)

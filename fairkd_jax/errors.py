@@ -2,6 +2,9 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+
+_WITH_ENV = Path(__file__).parents[1] / "scripts" / "with_env.py"
 
 
 class UsageError(ValueError):
@@ -24,10 +27,12 @@ class MissingExtraError(UsageError):
           extra: Name of the extra in pyproject.toml.
           error: Error of the import.
         """
-        super().__init__(
-            f"{what} the extra `{extra}` ({error}); install it with `pip install 'fairkd_jax[{extra}]'`, or"
-            f" start the command with `python3 scripts/with_env.py --extra {extra}`"
-        )
+        # In a checkout, the environment that with_env.py has made holds no pip.
+        if _WITH_ENV.exists():
+            advice = f"start the command with `python3 scripts/with_env.py --extra {extra}`"
+        else:
+            advice = f"install it with `pip install 'fairkd_jax[{extra}]'`"
+        super().__init__(f"{what} the extra `{extra}` ({error}); {advice}")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 JAX is imported where it is used: `--help` and programs that read tables start without JAX.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,13 @@ class _ConfigParser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> ConfigDict:
         """Returns the config for NAME[:WORDS] or FILE.py[:WORDS]."""
-        config: ConfigDict = self._parser.parse(find_file(argument))
+        path = find_file(argument)
+        # The file may import a module that lies beside the file.
+        if (folder := str(Path(path.partition(":")[0]).absolute().parent)) not in sys.path:
+            sys.path.append(folder)
+        config: ConfigDict = self._parser.parse(path)
+        if not isinstance(config, ConfigDict):
+            raise UsageError(f"get_config of {argument} must return a ConfigDict, not {config!r}")
         return config
 
     def flag_type(self) -> str:
@@ -85,9 +92,9 @@ def get_run_folder(arguments: Sequence[str], holder: flags.FlagHolder) -> Path:
     """
     named = [*arguments, *([holder.value] if holder.value else [])]
     if len(named) != 1:
-        given = f"{' and '.join(named)} are" if named else "none is"
+        given = f"{len(named)} are named ({', '.join(named)})" if named else "none is named"
         raise UsageError(
-            f"one run is needed, but {given} named; write the folder of the run, or --{holder.name} RUN"
+            f"one run is needed, but {given}; write the folder of the run, or --{holder.name} RUN"
         )
     return Path(named[0])
 

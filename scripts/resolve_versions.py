@@ -3,9 +3,10 @@
     python scripts/resolve_versions.py [--extra NAME ...] [--python 3.14 ...] [--platform NAME ...]
     python scripts/resolve_versions.py --pin
 
-Each extra is resolved alone with the core and constraints.txt, and from wheels only. --pin writes
-constraints.txt (names and versions) and hashes.txt (the same with the hashes of all files). The program needs
-uv, which the extra `dev` installs, and a package index.
+Each extra is resolved alone with the core and constraints.txt, and from wheels only. --pin resolves the
+newest versions, and writes constraints.txt (names and versions) and hashes.txt (the same with the hashes of
+all files). All tests must pass with them before they are committed. The program needs uv,
+which the extra `dev` installs, and a package index.
 """
 
 import argparse
@@ -24,6 +25,7 @@ PLATFORMS = {
     "macos-arm64": "aarch64-apple-darwin",
 }
 CORE = "core"
+BACKSLASH = " \\"  # at the end of a line that goes on
 # What has no wheel anywhere, and is built from source in a second: its wheel is pure Python.
 WITHOUT_WHEELS = ("promise",)
 # Extras that a platform cannot have.
@@ -80,15 +82,17 @@ def pin() -> None:
     options = ["--universal", "--python-version", PYTHONS[0]]
     options += [word for extra in list_extras() if extra not in UNPINNED for word in ("--extra", extra)]
     title = "# Versions of all that is installed, as tested; written by scripts/resolve_versions.py --pin.\n"
-    for name, more in (("constraints.txt", []), ("hashes.txt", ["--generate-hashes"])):
-        done = compile_versions(*options, *more)
-        if done.returncode:
-            sys.exit(f"resolve_versions.py: {' '.join(done.stderr.split())}")
+    done = compile_versions(*options, "--generate-hashes")
+    if done.returncode:
+        sys.exit(f"resolve_versions.py: {' '.join(done.stderr.split())}")
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    versions = "".join(f"{line.removesuffix(BACKSLASH)}\n" for line in lines)
+    for name, text in (("constraints.txt", versions), ("hashes.txt", done.stdout)):
         path = ROOT / name
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(title + done.stdout, encoding="utf-8")
+        temporary.write_text(title + text, encoding="utf-8")
         temporary.replace(path)
-        print(f"{name}: {len(done.stdout.splitlines())} lines")
+        print(f"{name}: {len(text.splitlines())} lines")
 
 
 def main() -> int:

@@ -64,7 +64,7 @@ def test_a_command_starts_by_its_name_and_names_itself(module):
     ("arguments", "message"),
     [
         (["eval"], "one run is needed, but none is named; write the folder of the run, or --workdir RUN"),
-        (["eval", "a", "--workdir=b"], "one run is needed, but a and b are named"),
+        (["eval", "a", "--workdir=b"], "one run is needed, but 2 are named (a, b)"),
         (
             ["class-means"],
             "one run is needed, but none is named; write the folder of the run, or --teacher",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairkd_jax.digests import write_arrays
+from fairkd_jax.digests import read_json, write_arrays, write_json
 from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.compare import compare_runs
 from fairkd_jax.evaluation.methods import find_differences, group_by_method, identify_run
@@ -66,8 +66,8 @@ def make_run(tmp_path):
             task["teacher"] = {"architecture": "big", "step": 3, "fingerprint": teacher}
         for part in ("eval", "predictions"):
             (folder / part).mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(config | {"task": task}))
-        (folder / "eval" / "test.json").write_text('{"student": {"accuracy": 0.5}, "checkpoint": "best"}')
+        write_json(folder / "config.json", config | {"task": task})
+        write_json(folder / "eval" / "test.json", {"student": {"accuracy": 0.5}, "checkpoint": "best"})
         arrays = images | {"student_prediction": prediction.astype(np.int32)}
         write_arrays(folder / "predictions" / "test.npz", arrays)
         return folder
@@ -273,9 +273,9 @@ def test_a_given_teacher_makes_another_arm_by_its_architecture_alone(make_run):
     runs = [make_run("own", own), make_run("given", given)]
     assert len(compare_runs(runs, num_resamples=10)["arms"]) == 1
     other = make_run("larger", larger)
-    content = json.loads((other / "config.json").read_text())
+    content = read_json(other / "config.json")
     content["task"]["teacher"]["architecture"] = "huge"
-    (other / "config.json").write_text(json.dumps(content))
+    write_json(other / "config.json", content)
     names = [arm["name"] for arm in compare_runs([*runs, other], num_resamples=10)["arms"]]
     assert names == ["teacher.architecture=big", "teacher.architecture=huge"]
 

@@ -178,7 +178,8 @@ def test_a_name_is_found_without_its_folder(tmp_path, monkeypatch):
         ("none", f"there is no config none; the configs of the project are {', '.join(CONFIGS)}"),
         ("configs/none.py", f"no config file configs/none.py; the configs of the project are {CONFIGS[0]}, "),
         ("words", "there is no config words; the configs of the project are student, "),
-        ("", "there is no config ; the configs"),
+        ("", "there is no config ''; the configs"),
+        ("rkd_adv_sampling_ratio", "write --config rkd:ratio,sampling"),
     ],
 )
 def test_a_config_that_is_not_there_is_one_line_with_what_is(text, message, tmp_path, monkeypatch):

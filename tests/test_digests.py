@@ -1,11 +1,20 @@
 """Bytes that have changed since they were written are found, and named, before they are used."""
 
+import json
 import subprocess
 
 import numpy as np
 import pytest
 
-from fairkd_jax.digests import SUMS, check_sums, read_arrays, write_arrays, write_sums
+from fairkd_jax.digests import (
+    SUMS,
+    check_sums,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_json,
+    write_sums,
+)
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import save_arrays
 
@@ -63,6 +72,40 @@ def test_arrays_without_a_hash_are_read_and_one_line_says_so(tmp_path, caplog):
     assert caplog.messages == [
         f"{tmp_path / 'arrays.npz'}: not checked, since an earlier version wrote it without a hash"
     ]
+
+
+VALUES = {"version": 1, "seed": 3, "name": "ä", "nested": {"rate": 0.1, "list": [1, None, True]}}
+
+
+def test_any_flipped_bit_of_a_json_file_is_found_or_changes_nothing(tmp_path):
+    path = tmp_path / "config.json"
+    write_json(path, VALUES)
+    assert read_json(path) == VALUES
+    whole, found = path.read_bytes(), 0
+    for position in range(len(whole)):
+        path.write_bytes(whole)
+        flip(path, position)
+        try:
+            content = read_json(path)
+        except ValueError:
+            found += 1
+            continue
+        assert {key: content[key] for key in VALUES} == VALUES  # the name of the hash was hit, or a blank
+    assert found > len(whole) / 2
+
+
+def test_a_json_file_may_be_laid_out_anew_but_not_changed(tmp_path):
+    path = tmp_path / "config.json"
+    write_json(path, VALUES)
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(stored.items()))))
+    assert read_json(path) == VALUES
+    path.write_text(json.dumps(stored | {"seed": 4}))
+    with pytest.raises(ValueError, match="changed since it was written; to keep a change of yours"):
+        read_json(path)
+    del stored["sha256"]
+    path.write_text(json.dumps(stored | {"seed": 4}))
+    assert read_json(path) == VALUES | {"seed": 4}
 
 
 @pytest.fixture

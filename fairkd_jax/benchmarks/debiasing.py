@@ -1,11 +1,11 @@
 """Comparison of debiasing methods: same teachers and seeds, each run evaluated and probed."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fairkd_jax.digests import read_json
 from fairkd_jax.evaluation.compare import compare_runs
 from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.fairness.comparison import HIGHER, LOWER, compare_over_seeds
@@ -54,7 +54,7 @@ def train_all(
 
 
 def _read_evaluation(workdir: Path) -> dict[str, Any]:
-    return json.loads((RunFolder(workdir).evaluation("test")).read_text(encoding="utf-8"))
+    return read_json(RunFolder(workdir).evaluation("test"))
 
 
 def _is_probed(workdir: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fairkd_jax.configs.debiasing import DEBIASING
+from fairkd_jax.configs.debiasing import ADVERSARY_FORMS, DEBIASING
 from fairkd_jax.configs.presets import DEFAULT_PRESET
 from fairkd_jax.configs.words import Words, parse_words
 from fairkd_jax.errors import UsageError
@@ -55,7 +55,7 @@ def find_file(text: str) -> str:
         is_replaced = Path(source).stem in _REPLACED
         told = f"{source} is now" if is_replaced else f"there is no config {source}; write"
         raise UsageError(f"{told} --config {spelling}")
-    missing = f"there is no config {'' if is_name else 'file '}{source}"
+    missing = f"there is no config {'' if is_name else 'file '}{source or repr(source)}"
     raise UsageError(f"{missing}; the configs of the project are {', '.join(CONFIGS)}")
 
 
@@ -70,9 +70,12 @@ def _suggest_spelling(stem: str, words: str) -> str:
         rest = stem.removeprefix(name)
         if stem.startswith(name) and (not rest or rest.startswith("_")):
             try:
-                spelling = str(parse_words(",".join((*rest.split("_"), words))))
+                parsed = parse_words(",".join((*rest.split("_"), words)))
             except UsageError:
                 return ""
+            spelling = str(parsed)
+            if name.endswith("_adv") and set(parsed.debiasing) & set(ADVERSARY_FORMS):
+                name = name.removesuffix("_adv")  # the word is the adversary
             return f"{name}:{spelling}" if spelling else name
     return ""
 

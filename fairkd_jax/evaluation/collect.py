@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.compare import MEASURES
 from fairkd_jax.evaluation.methods import group_by_method, identify_run
@@ -171,7 +172,7 @@ def read_measures(run: Path) -> Row:
 def _read_evaluation(folder: RunFolder, split: str) -> dict[str, Any]:
     path = folder.evaluation(split)
     with reading(str(path), f"run `fairkd-eval {folder.path} --split {split}` again"):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         _take_measures(content["student"])
         return content
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ import numpy as np
 
 from fairkd_jax.data.batches import iterate_eval_batches
 from fairkd_jax.data.pipeline import Dataset
-from fairkd_jax.digests import write_arrays
+from fairkd_jax.digests import read_json, write_arrays, write_json
 from fairkd_jax.engine.eval_step import Scores, compile_eval_step, evaluate, make_eval_step
 from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.probes import check_can_probe, probe_model
 from fairkd_jax.fairness import compute_fidelity, compute_inflation, diagnose, summarize
-from fairkd_jax.files import make_jsonable, write_text
+from fairkd_jax.files import make_jsonable
 from fairkd_jax.models import num_parameters
 from fairkd_jax.recipe.objectives import describe_balancing
 from fairkd_jax.recipe.sections import parse_data
@@ -179,7 +178,7 @@ def _keep_probes(path: Path, result: dict[str, Any]) -> None:
     for name in {"teacher", "student"} & result.keys():
         # The file may be absent or damaged; the new one replaces it.
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            earlier = json.loads(path.read_text(encoding="utf-8"))[name]
+            earlier = read_json(path)[name]
             if earlier["step"] == result[name]["step"]:
                 result[name]["probe"] = earlier["probe"]
 
@@ -201,4 +200,4 @@ def _write_evaluation(
     for path in (folder.predictions(split), folder.evaluation(split)):
         path.parent.mkdir(exist_ok=True)
     write_arrays(folder.predictions(split), arrays)
-    write_text(folder.evaluation(split), json.dumps(make_jsonable(result), indent=2) + "\n")
+    write_json(folder.evaluation(split), make_jsonable(result))

@@ -3,14 +3,13 @@
 Nothing here imports JAX.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairkd_jax.digests import read_arrays
+from fairkd_jax.digests import read_arrays, read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.methods import RunIdentity, identify_run
 from fairkd_jax.runs.folder import RunFolder, read_run_config
@@ -64,7 +63,7 @@ def read_run(folder: Path, split: str) -> EvaluatedRun:
     if not (evaluation.exists() and predictions.exists()):
         raise UsageError(f"{folder} was not evaluated on {split}; run `{command}` first")
     with reading(str(evaluation), f"run `{command}` again"):
-        written = json.loads(evaluation.read_text(encoding="utf-8"))
+        written = read_json(evaluation)
         if "student" not in written:
             raise ValueError("no student in it")
         checkpoint = str(written["checkpoint"])

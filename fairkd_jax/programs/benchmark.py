@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fairkd_jax.benchmarks.sections import SECTIONS
+from fairkd_jax.cli import OneLineParser
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
 
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
       SystemExit: The arguments are wrong, or a part raised a UsageError.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parts = parser.add_subparsers(

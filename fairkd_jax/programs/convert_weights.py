@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from fairkd_jax.cli import OneLineParser
 from fairkd_jax.errors import UsageError
 
 SOURCES = ("timm", "torchvision", "keras")
@@ -25,9 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit code: 0, or 2 after a user's mistake.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help="Checkpoint file to convert.")
     parser.add_argument("output", type=Path, help="File .safetensors to write or to replace.")
     parser.add_argument(

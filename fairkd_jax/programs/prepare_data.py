@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fairkd_jax.cli import OneLineParser
 from fairkd_jax.data.catalog import DATASETS, complete_options
 from fairkd_jax.data.layout import get_default_directory
 from fairkd_jax.data.preparation_plan import SPLITS
@@ -24,7 +25,7 @@ PRESET_SIZES = {"digits": 32, "utkface": 80, "wider_attribute": 256, "manifest":
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Prepares a data set as ArrayRecord files.")
+    parser = OneLineParser(description="Prepares a data set as ArrayRecord files.")
     parser.add_argument("name", help=f"Name of the data set: {', '.join(DATASETS)}.")
     parser.add_argument(
         "--source", default="", help="Path of the archive, folder or manifest that holds the images."

@@ -1,7 +1,7 @@
 """Trains every combination of config values, as processes on this machine or on a Ray cluster.
 
 fairkd-sweep --config rkd_adv[:WORD,...] --grid KEY=VALUE,VALUE,... [--grid ...]
-                        [--config.KEY=VALUE ...] [--workdir DIR] [--evaluate] [--probe] [--dry_run]
+             [--config.KEY=VALUE ...] [--workdir DIR] [--evaluate] [--probe] [--dry_run]
 fairkd-sweep --summary DIR [--max_disparity 0.05]
 
 Start the same command again to continue a sweep; the sweep then runs only the missing commands. The variable

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fairkd_jax.digests import read_json, write_json
 from fairkd_jax.errors import UsageError
-from fairkd_jax.files import write_text
 from fairkd_jax.recipe.keys import MODEL_KEYS
 from fairkd_jax.runs.versions import VERSION, upgrade
 
@@ -200,7 +200,7 @@ def read_run_config(workdir: Path) -> RunConfig:
     folder = RunFolder(workdir)
     path = folder.config
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         version = content.pop(_VERSION, 0)
         data_info = content.pop(_DATA_INFO)
         if not (isinstance(data_info, dict) and data_info.keys() >= _DATA_INFO_KEYS):
@@ -218,8 +218,8 @@ def read_run_config(workdir: Path) -> RunConfig:
         if folder.is_population():
             raise UsageError(f"{workdir} holds a population; name a folder in {folder.members}") from None
         raise UsageError(f"{workdir} holds no run (no {path.name} in it); train into it first") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise UsageError(f"{path} is damaged, or not the config of a run") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged, or not the config of a run ({error})") from None
     return RunConfig(config, data_info, methods)
 
 
@@ -246,9 +246,16 @@ def check_resumable(workdir: Path, config: Mapping[str, Any], data_info: Mapping
         compared.
 
     Raises:
-      UsageError: The folder belongs to a run with another config, other data or another teacher.
+      UsageError: The folder belongs to a run with another config, other data or another teacher, or to an
+        unknown run.
     """
-    if not RunFolder(workdir).is_run():
+    folder = RunFolder(workdir)
+    if not folder.is_run():
+        if any(path.name.isdigit() for path in folder.checkpoints.glob("*/*")):
+            raise UsageError(
+                f"{workdir} holds checkpoints but no {folder.config.name}, so that nobody knows of which run;"
+                " choose another --workdir, or put the file back"
+            )
         return
     old = read_run_config(workdir)
     known = {key: old.data_info.get(key) for key in data_info}
@@ -279,6 +286,6 @@ def write_run_config(
     content = {_VERSION: VERSION, **config, _DATA_INFO: dict(data_info), _METHODS: dict(methods)}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_text(RunFolder(workdir).config, json.dumps(content, indent=2) + "\n")
+        write_json(RunFolder(workdir).config, content)
     except OSError as error:
         raise UsageError(f"cannot write to {workdir}: {error.strerror}") from None

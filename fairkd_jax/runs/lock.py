@@ -33,7 +33,8 @@ def lock_folder(workdir: Path) -> Iterator[None]:
     except OSError as error:
         if not str(error.filename).startswith(str(workdir)):
             raise
-        raise UsageError(f"cannot write to {error.filename}: {error.strerror}") from None
+        reason = "it is a file; name a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"cannot write to {error.filename}: {reason}") from None
 
 
 def _lock(workdir: Path) -> int:

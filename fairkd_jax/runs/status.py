@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.recipe.keys import count_steps
 from fairkd_jax.runs.folder import RunConfig, RunFolder, config_diff, read_run_config
@@ -66,7 +67,7 @@ def find_scored_step(folder: Path, split: str, *, probed: bool = False) -> int |
     if not path.exists():
         return None
     with reading(str(path), f"run `fairkd-eval {folder} --split {split}` again"):
-        student = json.loads(path.read_text(encoding="utf-8"))["student"]
+        student = read_json(path)["student"]
         return student["step"] if not probed or "probe" in student else None
 
 

@@ -162,7 +162,7 @@ def list_commands(run: PlannedRun, config_file: str, *, validate: bool, probe: b
 
     Args:
       run: Planned run.
-      config_file: Config file of the sweep, with its preset, as FILE[:PRESET].
+      config_file: Config of the sweep, as NAME[:WORD,...] or FILE.py[:WORD,...].
       validate: Whether to evaluate the students on the validation split too.
       probe: Whether to probe the students.
 
@@ -243,6 +243,6 @@ def format_dry_run(
         f"{grid.format_count(len(lines), 'command')}; {grid.format_count(complete, 'run')} already complete"
     )
     if teachers:
-        first = grid.format_count(len(teachers), "line")
-        advice += f"; start the other lines only after the first {first} (teachers) have succeeded"
+        first = "line (a teacher) has" if len(teachers) == 1 else f"{len(teachers)} lines (teachers) have"
+        advice += f"; start the other lines only after the first {first} succeeded"
     return lines, advice

@@ -18,14 +18,19 @@ from fairkd_jax.models import read_pretrained
 from fairkd_jax.objectives import TaskInfo
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.sections import ModelRecipe
+from fairkd_jax.training.writers import import_writer, require_tensorboard
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Checks models, optimizers and the names of frozen arrays before any data is read.
+    """Checks writers, models, optimizers and the names of frozen arrays before any data is read.
 
     Raises:
       UsageError: A value is wrong, in one line that names the key.
     """
+    if recipe.tensorboard:
+        require_tensorboard()
+    if recipe.writer:
+        import_writer(recipe.writer)
     schedule = make_run_schedule(recipe.optimizer, 1, 1.0)
     head = recipe.model.create(num_classes=2).head_name
     recipe.teacher.model.create(num_classes=2)

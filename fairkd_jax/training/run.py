@@ -31,7 +31,7 @@ from fairkd_jax.training.loop import Program, fit
 from fairkd_jax.training.programs import check_fits
 from fairkd_jax.training.student_log import Diverged
 from fairkd_jax.training.teacher import find_class_means
-from fairkd_jax.training.writers import Writer, import_writer, open_writers, require_tensorboard
+from fairkd_jax.training.writers import Writer, open_writers
 
 Student = TypeVar("Student")
 
@@ -89,10 +89,6 @@ def train_recipe(
 ) -> None:
     """Trains the students of a recipe; see `train`."""
     check_recipe(recipe)
-    if recipe.tensorboard:
-        require_tensorboard()
-    if recipe.writer:
-        import_writer(recipe.writer)
     dataset = open_data(recipe.data)
     run = RunContext(workdir, recipe, dataset, describe_data(dataset), devices, name)
     run.check_resumable()

@@ -71,16 +71,19 @@ def _read_step(line: str) -> float:
 class TensorboardWriter:
     """A writer of TensorBoard's event files, one scalar for each name."""
 
-    def __init__(self, workdir: Path) -> None:
+    def __init__(self, workdir: Path, resume_step: int) -> None:
         """Opens the event file in a run's folder.
 
         Args:
           workdir: The run's folder.
+          resume_step: The step from which the run goes on; TensorBoard hides what came after this step.
 
         Raises:
           UsageError: tensorboardX is not installed.
         """
-        self._file = require_tensorboard().SummaryWriter(str(RunFolder(workdir).tensorboard))
+        self._file = require_tensorboard().SummaryWriter(
+            str(RunFolder(workdir).tensorboard), purge_step=resume_step + 1 if resume_step else None
+        )
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the numbers of a step, by name."""
@@ -107,12 +110,18 @@ class FunctionWriter:
             `folder` also receives the run's folder, which tells a teacher from a student.
           workdir: The run's folder.
         """
-        with_folder = "folder" in inspect.signature(function).parameters
-        self._write = functools.partial(function, folder=workdir) if with_folder else function
+        self._write = functools.partial(function, **_select_options(function, workdir))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Calls the function."""
-        self._write(step, dict(scalars))
+        """Calls the function.
+
+        Raises:
+          RuntimeError: The function raised an exception.
+        """
+        try:
+            self._write(step, dict(scalars))
+        except Exception as error:
+            raise RuntimeError(f"the function of writer failed at step {step}: {error}") from error
 
     def flush(self) -> None:
         """Does nothing: the function keeps or sends what it receives."""
@@ -149,17 +158,26 @@ def import_writer(name: str) -> Callable[..., Any]:
     advice = "write module:function, with a module that Python finds here"
     if not re.fullmatch(r"[\w.]+:[\w.]+", name):
         raise UsageError(f"writer={name!r} names no function; {advice}")
-    path = list(sys.path)
-    sys.path.append(str(Path.cwd()))
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # for good: the function may import another module later
     try:
-        function = resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"writer={name!r} cannot be imported ({error}); {advice}") from error
-    finally:
-        sys.path[:] = path
+        function: Any = resolve_name(name)
+    except (Exception, SystemExit) as error:  # the module is code of the user
+        raise UsageError(f"writer={name!r} cannot be imported ({error!r}); {advice}") from error
     if not callable(function):
         raise UsageError(f"writer={name!r} is no function; {advice}")
+    try:
+        inspect.signature(function).bind(0, {}, **_select_options(function, Path()))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"writer={name!r} must take a step and a dict of numbers, and may take `folder` ({error})"
+        ) from error
     return function  # type: ignore[no-any-return]
+
+
+def _select_options(function: Callable[..., Any], workdir: Path) -> dict[str, Path]:
+    """Returns the keyword arguments that a user's function asks for."""
+    return {"folder": workdir} if "folder" in inspect.signature(function).parameters else {}
 
 
 def open_writers(workdir: Path, step: int, *, tensorboard: bool, function: str) -> list[Writer]:
@@ -170,12 +188,15 @@ def open_writers(workdir: Path, step: int, *, tensorboard: bool, function: str) 
       step: Step from which the run goes on.
       tensorboard: Whether TensorBoard's event files are written.
       function: Name of a user's function, see `import_writer`; "" for none.
+
+    Raises:
+      UsageError: tensorboardX is not installed, or there is no such function.
     """
     if jax.process_index():
         return []
     writers: list[Writer] = [JsonlWriter(RunFolder(workdir).metrics, step)]
     if tensorboard:
-        writers.append(TensorboardWriter(workdir))
+        writers.append(TensorboardWriter(workdir, step))
     if function:
         writers.append(FunctionWriter(import_writer(function), workdir))
     return writers

@@ -35,7 +35,7 @@ def test_the_interval_of_accuracy_is_the_stratified_ones():
     recall = np.diagonal(counts, axis1=1, axis2=2) / np.maximum(total, 1)
     deviation = np.sqrt(np.sum(total * recall * (1 - recall))) / total.sum()
     middle = np.sum(total * recall) / total.sum()
-    low, high = compute_percentile_intervals(counts, accuracy, num_resamples=5000)["accuracy"]
+    low, high = compute_percentile_intervals(counts, accuracy, num_resamples=20_000)["accuracy"]
     assert low == pytest.approx(middle - 1.96 * deviation, abs=0.1 * deviation)
     assert high == pytest.approx(middle + 1.96 * deviation, abs=0.1 * deviation)
 

@@ -13,6 +13,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from fairkd_jax.digests import write_json
 from fairkd_jax.runs.folder import to_json_dict
 from fairkd_jax.sweep.worker import Outcome
 
@@ -57,14 +58,14 @@ def write_run(folder, config, *, last=1000, best=1000, scores=(("test", {}),), l
     """Writes what a run leaves behind, as far as it is read; `scores` by split, changes of SUMMARY."""
     folder.mkdir(parents=True, exist_ok=True)
     content = config if isinstance(config, dict) else to_json_dict(config)
-    (folder / "config.json").write_text(json.dumps(content | {"task": TASK}))
+    write_json(folder / "config.json", content | {"task": TASK})
     for which, step in (("last", last), ("best", best)):
         (folder / "checkpoints" / which / str(step)).mkdir(parents=True, exist_ok=True)
     (folder / "eval").mkdir(exist_ok=True)
     for split, changes in scores:
         student = SUMMARY | {"step": best} | changes
         content = {"student": student, "class_names": TASK["class_names"]}
-        (folder / "eval" / f"{split}.json").write_text(json.dumps(content))
+        write_json(folder / "eval" / f"{split}.json", content)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

@@ -201,7 +201,7 @@ def test_the_lines_of_a_dry_run_start_with_the_teachers(tmp_path):
     lines, advice = format_dry_run(runs, lambda run: commands(run, validate=True))
     assert len(lines) == 3
     assert advice.startswith("3 commands; 2 runs already complete; start")
-    assert "after the first 1 line (teachers)" in advice
+    assert "after the first line (a teacher) has succeeded" in advice
 
 
 def test_a_job_holds_all_that_a_machine_has_to_know(tmp_path):

@@ -1,12 +1,12 @@
 """All runs of a folder in one table, and what validation chooses."""
 
 import csv
-import json
 import math
 
 import pytest
 from pyarrow import parquet
 
+from fairkd_jax.digests import read_json, write_json
 from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.collect import find_runs
 from fairkd_jax.recipe.values import normalize
@@ -124,9 +124,9 @@ def test_a_seed_with_two_teachers_is_no_second_seed(make_run):
     for name, accuracy, teacher in (("a", 0.9, "first"), ("b", 0.5, "second"), ("c", 0.5, "second")):
         seed = "1" if name == "c" else "0"
         folder = make_run(name, {"seed": seed}, lines=[line | {"validation/accuracy": accuracy}])
-        content = json.loads((folder / "config.json").read_text())
+        content = read_json(folder / "config.json")
         content["task"]["teacher"] = {"architecture": "x", "step": 1, "fingerprint": teacher}
-        (folder / "config.json").write_text(json.dumps(content))
+        write_json(folder / "config.json", content)
     text = write_summary(make_run.folder, None, 0.01)
     assert "Chosen: a (seeds 0)" in text
     assert [row["teacher"] for row in table(make_run.folder)] == ["first", "second", "second"]

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from fairkd_jax import errors
 from fairkd_jax.errors import UsageError
 from fairkd_jax.training.writers import (
     FunctionWriter,
@@ -30,8 +31,11 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path):
 
 def test_tensorboard_without_its_extra_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UsageError, match=r"fairkd_jax\[tensorboard\].*with_env\.py --extra tensorboard"):
-        TensorboardWriter(tmp_path)
+    with pytest.raises(UsageError, match=r"with_env\.py --extra tensorboard"):
+        TensorboardWriter(tmp_path, 0)
+    monkeypatch.setattr(errors, "_WITH_ENV", tmp_path / "with_env.py")  # as where the wheel is installed
+    with pytest.raises(UsageError, match=r"install it with `pip install 'fairkd_jax\[tensorboard\]'`"):
+        TensorboardWriter(tmp_path, 0)
 
 
 def events_of(path):
@@ -75,18 +79,35 @@ def log_folder(step, scalars, folder):
     lines.append((step, scalars, folder))
 
 
+def wrong(step):
+    lines.append(step)
+
+
+def late(step, scalars):
+    import own_helper
+
+    own_helper.fail(step)
+
+
 nothing = None
 """
+
+
+ODD = {"error": "raise RuntimeError('oops')", "exit": "raise SystemExit(3)", "syntax": "("}
 
 
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
     """A module of the user in the current folder, which is not on Python's path."""
     (tmp_path / "own_log.py").write_text(LOG)
+    for name, code in ODD.items():
+        (tmp_path / f"own_{name}.py").write_text(code)
+    (tmp_path / "own_helper.py").write_text("def fail(step):\n    raise OSError(28, 'No space left')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     yield
-    sys.modules.pop("own_log", None)
+    for name in ("own_log", "own_helper"):
+        sys.modules.pop(name, None)
 
 
 def test_a_function_of_the_user_gets_steps_and_numbers(own_module, tmp_path):
@@ -99,7 +120,6 @@ def test_a_function_of_the_user_gets_steps_and_numbers(own_module, tmp_path):
         each.flush()
         each.close()
     assert sys.modules["own_log"].lines == [(1, {"loss": 3.0}), (2, {"loss": 2.0}, tmp_path / "b")]
-    assert str(tmp_path) not in sys.path
 
 
 @pytest.mark.parametrize(
@@ -111,13 +131,34 @@ def test_a_function_of_the_user_gets_steps_and_numbers(own_module, tmp_path):
         ("no_log:log", "No module named 'no_log'"),
         ("own_log:nix", "has no attribute 'nix'"),
         ("own_log:nothing", "is no function"),
+        ("own_log:wrong", "must take a step and a dict of numbers, and may take `folder` (too many"),
+        ("builtins:dict", "must take a step and a dict of numbers"),
+        ("own_error:log", "cannot be imported (RuntimeError('oops'))"),
+        ("own_exit:log", "cannot be imported (SystemExit(3))"),
+        ("own_syntax:log", "cannot be imported (SyntaxError("),
         ("../own_log:log", "names no function"),
     ],
 )
 def test_a_function_that_is_not_there_is_said_before_the_training(own_module, name, message):
     with pytest.raises(UsageError, match=re.escape(message)) as refused:
         import_writer(name)
-    assert "write module:function" in str(refused.value)
+    assert str(refused.value).startswith(f"writer={name!r}")
+
+
+def test_an_error_of_the_function_names_it_and_the_step(own_module, tmp_path):
+    """The function imports another module of the user as late as that."""
+    writer = FunctionWriter(import_writer("own_log:late"), tmp_path)
+    with pytest.raises(RuntimeError, match=r"the function of writer failed at step 3: .*No space left"):
+        writer.write_scalars(3, {})
+
+
+def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path):
+    writer = TensorboardWriter(tmp_path, 5)
+    writer.write_scalars(6, {"loss": 1.0})
+    writer.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    marks = [event for event in events_of(path) if event.HasField("session_log")]
+    assert [event.step for event in marks] == [6]
 
 
 def test_the_examples_of_the_docs_log_what_they_get(tmp_path, monkeypatch):
