@@ -5,6 +5,7 @@ hashes of all its other files, in the format of the program `sha256sum`. What an
 hash; such a file is read all the same, and one line says that it was not checked.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -17,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from fairkd_jax.errors import UsageError, reading
-from fairkd_jax.files import save_arrays, write_text
+from fairkd_jax.files import get_cache_folder, save_arrays, write_text
 
 SUMS = "SHA256SUMS"
 _KEY = "sha256"  # name of the array with the hash, in a file of arrays
@@ -126,18 +127,94 @@ def check_sums(folder: Path, advice: str) -> None:
     Raises:
       UsageError: A file is damaged, is missing, or was added.
     """
+    expected = _read_sums(folder, advice)
+    if expected is None:
+        return
+    with reading(str(folder), advice):
+        added = {path.relative_to(folder).as_posix() for path in _list_files(folder)} - expected.keys()
+        for name in sorted(expected | dict.fromkeys(added, "")):
+            _check_file(folder / name, expected.get(name), advice)
+
+
+def check_changed_files(folder: Path, advice: str, *, again: bool = False) -> int:
+    """Checks the hashes of the files whose size or time differs from those of their last check.
+
+    A folder of prepared images is large, and is opened at every start. What was checked is remembered in the
+    user's cache folder. Files that were added to the folder are not looked at.
+
+    Args:
+      folder: Folder of `write_sums`, or of an earlier version without hashes.
+      advice: Imperative sentence for the user of a damaged folder.
+      again: Whether to check all files, whatever was checked before.
+
+    Returns:
+      Number of files that were read.
+
+    Raises:
+      UsageError: A file is damaged or missing.
+    """
+    expected = _read_sums(folder, advice)
+    if expected is None:
+        return 0
+    checked = {} if again else _read_checked(folder)
+    states = {name: _get_state(folder / name, digest) for name, digest in expected.items()}
+    changed = [name for name, state in states.items() if not state or checked.get(name) != state]
+    for name in changed:
+        _check_file(folder / name, expected[name], advice)
+    if changed:
+        remember_checked(folder)
+    return len(changed)
+
+
+def remember_checked(folder: Path) -> None:
+    """Remembers sizes and times of the files of a folder, which are known to be those of its hashes."""
+    expected = _read_sums(folder, "") or {}
+    states = {name: _get_state(folder / name, digest) for name, digest in expected.items()}
+    record = _find_record(folder)
+    with contextlib.suppress(OSError):  # without a record, the files are checked at the next start too
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_text(record, json.dumps(states) + "\n")
+
+
+def _read_checked(folder: Path) -> dict[str, Any]:
+    """Reads what `remember_checked` has written; empty where there is nothing."""
+    try:
+        found = json.loads(_find_record(folder).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _find_record(folder: Path) -> Path:
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    return get_cache_folder() / "checked" / f"{name}.json"
+
+
+def _get_state(path: Path, digest: str) -> list[Any]:
+    """Returns size, time and expected hash of a file; an empty list for a file that is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns, digest]
+
+
+def _read_sums(folder: Path, advice: str) -> dict[str, str] | None:
+    """Reads the hashes of a folder by the names of its files; None where an earlier version wrote none."""
     if not (folder / SUMS).exists():
         _say_unchecked(folder)
-        return
+        return None
     with reading(str(folder / SUMS), advice):
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        found = {path.relative_to(folder).as_posix(): path for path in _list_files(folder)}
-        for name in sorted(expected.keys() | found.keys()):
-            if name not in found:
-                raise UsageError(f"{folder / name} is missing; {advice}")
-            if hash_file(found[name]) != expected.get(name):
-                raise UsageError(f"{found[name]} has changed since it was written; {advice}")
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _check_file(path: Path, expected: str | None, advice: str) -> None:
+    """Compares a file with its hash; None for a file that should not be there."""
+    if not path.is_file():
+        raise UsageError(f"{path} is missing; {advice}")
+    if hash_file(path) != expected:
+        raise UsageError(f"{path} has changed since it was written; {advice}")
 
 
 def hash_file(path: Path) -> str:

@@ -22,16 +22,16 @@ VERSION = "1.1.0"
 REPORT_NAME = "preparation.json"
 
 
+DAMAGED = "the data are damaged: delete that folder, and the data will be prepared again"
+
+
 def report_damage(folder: Path) -> AbstractContextManager[None]:
     """Returns a context that turns any error in reading prepared data into a one-line UsageError.
 
     Args:
       folder: Folder of the prepared data.
     """
-    return reading(
-        f"the prepared data in {folder}",
-        "the data are damaged: delete that folder, and the data will be prepared again",
-    )
+    return reading(f"the prepared data in {folder}", DAMAGED)
 
 
 def get_default_directory() -> Path:
@@ -84,7 +84,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     Raises:
       UsageError: The report is damaged.
     """
-    with report_damage(folder):
+    with reading(str(folder / REPORT_NAME), DAMAGED):
         report = json.loads((folder / REPORT_NAME).read_text())
         return {key: report[key] for key in ("total", "skipped", "source", "prepared_at")} | report
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from fairkd_jax.data.catalog import DATASETS, make_plan
 from fairkd_jax.data.controls import CONTROLS
-from fairkd_jax.data.layout import get_default_directory, read_example_table, report_damage
+from fairkd_jax.data.layout import DAMAGED, get_default_directory, read_example_table, report_damage
 from fairkd_jax.data.preparation_plan import SPLITS, ExampleTable
 from fairkd_jax.data.prepare import prepare_dataset
 from fairkd_jax.data.split import CACHE_MODES, Split
+from fairkd_jax.digests import check_changed_files
 from fairkd_jax.errors import UsageError
 
 __all__ = [
@@ -190,6 +191,7 @@ def open_dataset(
     plan = make_plan(name, source=source, size=size, resize=resize, quality=quality, options=options)
     root = Path(directory or get_default_directory()).expanduser().absolute()
     folder = prepare_dataset(plan, root, max_bad_fraction=max_bad_fraction)
+    check_changed_files(folder, DAMAGED)
     import tensorflow_datasets as tfds
 
     with report_damage(folder):

@@ -11,6 +11,7 @@ from typing import Any
 from fairkd_jax.data.layout import VERSION
 from fairkd_jax.data.preparation_plan import SPLITS, Example, PreparationPlan
 from fairkd_jax.data.staging import StagedImages
+from fairkd_jax.digests import remember_checked, write_sums
 from fairkd_jax.errors import UsageError
 
 _STALE_SECONDS = 24 * 3600
@@ -43,7 +44,10 @@ def write_dataset(
     try:
         _run_builder(plan, staged, placed, scratch, report)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        (scratch / plan.name / plan.config_name / VERSION).rename(folder)
+        written = scratch / plan.name / plan.config_name / VERSION
+        write_sums(written)
+        written.rename(folder)
+        remember_checked(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

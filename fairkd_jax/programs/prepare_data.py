@@ -57,6 +57,17 @@ def _make_parser() -> argparse.ArgumentParser:
         default=0.01,
         help="Largest share of files that may be malformed or unreadable (default: 0.01).",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="Whether to read all prepared files again, and to compare them with their hashes.",
+    )
+    _add_data_options(parser)
+    return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that belong to a single data set."""
     for option, role in (("target", "labels"), ("protected", "groups")):
         parser.add_argument(
             f"--{option}", help=f"Attribute of utkface that gives the {role}: age_group, gender or race."
@@ -82,7 +93,14 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--noise", type=float, help="Standard deviation of the noise on the grey values of digits, 0 or more."
     )
-    return parser
+
+
+def _check_ranges(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
+    if not 0 <= (fraction := options["max_bad_fraction"]) <= 1:
+        parser.error(f"--max_bad_fraction {fraction} is out of range; use 0 to 1")
+    for name in ("split_seed", "seed"):
+        if not 0 <= (seed := options.get(name, 0)) < 2**32:
+            parser.error(f"--{name} {seed} is out of range; use 0 to 2**32 - 1")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,20 +115,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _make_parser()
     options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     options.setdefault("size", PRESET_SIZES.get(options["name"], 0))
-    fraction, seed = options["max_bad_fraction"], options.get("seed", 0)
-    if not 0 <= fraction <= 1:
-        parser.error(f"--max_bad_fraction {fraction} is out of range; use 0 to 1")
-    if not 0 <= options.get("split_seed", 0) < 2**32:
-        parser.error(f"--split_seed {options['split_seed']} is out of range; use 0 to 2**32 - 1")
-    if not 0 <= seed < 2**32:
-        parser.error(f"--seed {seed} is out of range; use 0 to 2**32 - 1")
+    _check_ranges(parser, options)
     from fairkd_jax.data.datasheet import describe_dataset, format_datasheet
+    from fairkd_jax.data.layout import DAMAGED
     from fairkd_jax.data.pipeline import open_dataset
+    from fairkd_jax.digests import check_changed_files
 
+    verify = options.pop("verify")
     try:
         dataset = open_dataset(options.pop("name"), cache="none", **options)
         described = describe_dataset(dataset, complete_options(dataset.info.name, options))
         check_records(dataset)
+        if verify:
+            count = check_changed_files(Path(dataset.info.directory), DAMAGED, again=True)
+            print(f"verified: {count} files")
     except UsageError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

@@ -1,11 +1,13 @@
 """fairkd-prepare: its table, its exit codes, two processes at once."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from fairkd_jax import digests
 from fairkd_jax.programs import prepare_data
 from tests.programs import command, environment
 
@@ -91,3 +93,53 @@ def test_two_at_once(faces, tmp_path):
     assert [run.returncode for run in runs] == [0, 0]
     assert outputs[0] == outputs[1]
     assert not list((tmp_path / "d/.staging").iterdir())
+
+
+def test_any_changed_byte_of_prepared_data_is_named_and_verify_reads_all(
+    main, write_manifest, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    manifest = write_manifest(["a.png,cat,,train", "b.png,dog,x,train", "c.png,dog,x,test"])
+    arguments = ["manifest", "--source", str(manifest), "--directory", str(tmp_path / "d")]
+    assert main(arguments) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[0].rpartition(": ")[2])
+    files = (folder / "SHA256SUMS").read_text().splitlines()
+    assert main([*arguments, "--verify"]) == 0
+    assert f"verified: {len(files)} files" in capsys.readouterr().out
+    assert len(files) > 6
+    for line in files:
+        path = folder / line.partition("  ")[2]
+        whole, state = path.read_bytes(), path.stat()
+        damaged = bytearray(whole)
+        damaged[len(whole) // 2] ^= 1
+        path.write_bytes(damaged)
+        assert main(arguments) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"fairkd-prepare: {path} ")
+        assert "the data are damaged: delete that folder" in told
+        # Of the same size and time as before, as a fault of the disk leaves it.
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        assert main([*arguments, "--verify"]) == 2
+        assert "the data are damaged" in capsys.readouterr().err
+        path.write_bytes(whole)
+    assert main(arguments) == 0
+    (folder / "SHA256SUMS").unlink()  # of an earlier version
+    assert main(arguments) == 0
+
+
+def test_a_start_on_prepared_data_reads_no_file_again(main, write_manifest, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    manifest = write_manifest(["a.png,cat,,train", "b.png,dog,x,train"])
+    arguments = ["manifest", "--source", str(manifest), "--directory", str(tmp_path / "d")]
+    assert main(arguments) == 0
+    hashed = []
+    real = digests.hash_file
+    monkeypatch.setattr(digests, "hash_file", lambda path: hashed.append(path) or real(path))
+    assert main(arguments) == 0
+    assert hashed == []
+    (moved,) = (tmp_path / "d").rglob("table_train.npz")
+    os.utime(moved)
+    assert main(arguments) == 0
+    assert hashed == [moved]
+    assert main(arguments) == 0
+    assert hashed == [moved]
