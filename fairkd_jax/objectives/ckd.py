@@ -10,12 +10,12 @@ from fairkd_jax.objectives.base import (
     Inputs,
     Metrics,
     Objective,
+    TaskInfo,
     Weighted,
     check_warmup,
-    init_nothing,
     promote_to_float32,
 )
-from fairkd_jax.objectives.standardization import select_logits
+from fairkd_jax.objectives.standardization import check_standardizable, select_logits
 from fairkd_jax.types import Tree
 
 
@@ -100,14 +100,20 @@ def make_objective(
       warmup_epochs: Number of epochs over which the weight rises linearly from 0; 0.0 for a constant weight.
 
     Raises:
-      UsageError: An option is out of range.
+      UsageError: An option is out of range; or, from `init`, there are fewer than 3 classes to standardize.
     """
     check_temperature("ckd", temperature)
     check_warmup("ckd", warmup_epochs)
+
+    def init(key: jax.Array, info: TaskInfo) -> tuple[Tree, Tree]:
+        del key
+        if standardize:
+            check_standardizable("ckd", info.num_classes)
+        return {}, {}
 
     def loss(params: Tree, state: Tree, inputs: Inputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         del params
         student, teacher = select_logits(inputs, standardize)
         return kl_divergence(student, teacher, temperature), (state, {})
 
-    return Objective(init_nothing, loss, label="CKD", influence=Weighted(warmup_epochs), uses_teacher=True)
+    return Objective(init, loss, label="CKD", influence=Weighted(warmup_epochs), uses_teacher=True)

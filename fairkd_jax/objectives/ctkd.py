@@ -17,7 +17,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives.base import Inputs, Metrics, Objective, TaskInfo, promote_to_float32
 from fairkd_jax.objectives.ckd import kl_divergence
 from fairkd_jax.objectives.mlp import MLP
-from fairkd_jax.objectives.standardization import select_logits
+from fairkd_jax.objectives.standardization import check_standardizable, select_logits
 from fairkd_jax.ops import reverse_gradient
 from fairkd_jax.types import Tree
 
@@ -81,7 +81,8 @@ def make_objective(
       decay: Whether weight decay acts on the parameters of the temperature: all of them, or none.
 
     Raises:
-      UsageError: An option is unknown or out of range.
+      UsageError: An option is unknown or out of range; or, from `init`, there are fewer than 3 classes to
+        standardize.
     """
     _check_variant(variant, hidden)
     _check_temperature(start, range, initial, ramp_epochs)
@@ -89,6 +90,8 @@ def make_objective(
     predictor = MLP(tuple(hidden), 1, nn.initializers.zeros_init())
 
     def init(key: jax.Array, info: TaskInfo) -> tuple[Tree, Tree]:
+        if standardize:
+            check_standardizable("ctkd", info.num_classes)
         parameter = jnp.full((), initial, jnp.float32)
         if variant == "global":
             return {"temperature": parameter}, {}

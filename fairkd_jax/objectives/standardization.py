@@ -8,6 +8,7 @@ option of the methods that compare softmaxes: CKD, CTKD and DKD.
 import jax
 import jax.numpy as jnp
 
+from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives.base import Inputs, promote_to_float32
 from fairkd_jax.ops.geometry import safe_sqrt
 
@@ -33,6 +34,25 @@ def standardize(logits: jax.Array) -> jax.Array:
     # The sample variance, as torch computes it: divided by C - 1.
     variance = jnp.sum(centered**2, axis=1, keepdims=True) / (logits.shape[1] - 1)
     return centered / (EPSILON + safe_sqrt(variance))
+
+
+def check_standardizable(name: str, num_classes: int) -> None:
+    """Checks that standardized logits can carry something.
+
+    Of two classes they are always -0.71 and 0.71, in one order or the other, so that no gradient is left.
+
+    Args:
+      name: Name of the objective.
+      num_classes: Number C of classes.
+
+    Raises:
+      UsageError: There are fewer than 3 classes.
+    """
+    if num_classes < 3:
+        raise UsageError(
+            f"{name}.standardize=True needs at least 3 classes, not {num_classes}: of two classes,"
+            f" standardized logits are the same for all images; use {name}.standardize=False"
+        )
 
 
 def select_logits(inputs: Inputs, standardized: bool) -> tuple[jax.Array, jax.Array]:

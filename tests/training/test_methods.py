@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs import ckd_adv, ctkd, dkd, kdpp, teacher
+from configs import ckd_adv, ctkd, dkd, kdpp, lskd, teacher
 from fairkd_jax.engine.optimizers import make_optimizers
 from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
@@ -146,6 +146,17 @@ def two_classes(counts):
 def test_dkd_refuses_two_classes_before_a_teacher_trains(make_config):
     with pytest.raises(UsageError, match="at least 3 classes, not 2; use ckd"):
         check_data(parse_recipe(make_config(dkd)), two_classes([[1, 1], [1, 1]]))
+
+
+def test_standardized_logits_of_two_classes_are_refused_before_a_teacher_trains(make_config):
+    """They are the same for all images but for their order, and the loss has no gradient."""
+    for module, name in ((lskd, "ckd"), (ctkd, "ctkd")):
+        config = make_config(module)
+        config[name].standardize = True
+        with pytest.raises(UsageError, match=f"{name}.standardize=True needs at least 3 classes, not 2"):
+            check_data(parse_recipe(config), two_classes([[1, 1], [1, 1]]))
+        config[name].standardize = False
+        check_data(parse_recipe(config), two_classes([[1, 1], [1, 1]]))
 
 
 def test_a_bound_on_disparity_needs_images_to_compare_before_a_teacher_trains(make_config):
