@@ -59,7 +59,7 @@ def test_the_core_resolves_where_it_was_never_run():
         pytest.skip("uv is not installed")
     arguments = ("--extra", "core", "--python", "3.14", "--platform", "linux-aarch64", "macos-arm64")
     ended = run_program("scripts/resolve_versions.py", *arguments)
-    if re.search("error sending request|dns error|Failed to fetch|Network", ended.stdout):
+    if re.search("error sending request|Failed to fetch|network was disabled", ended.stdout):
         pytest.skip("no package index")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     lines = ended.stdout.splitlines()
