@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from fairkd_jax.configs.names import find_file
+from fairkd_jax.configs.names import FOLDER, find_file
 from fairkd_jax.errors import UsageError
 
 flags.disclaim_key_flags()  # the flags that a function here defines belong to the program, also in --help
@@ -33,6 +33,10 @@ class _ConfigParser(flags.ArgumentParser):
         config: ConfigDict = self._parser.parse(path)
         if not isinstance(config, ConfigDict):
             raise UsageError(f"get_config of {argument} must return a ConfigDict, not {config!r}")
+        if Path(folder) != FOLDER:
+            from fairkd_jax.configs.known_keys import check_known_keys  # imports JAX
+
+            check_known_keys(config.to_dict())
         return config
 
     def flag_type(self) -> str:
