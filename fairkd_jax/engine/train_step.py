@@ -223,7 +223,7 @@ def _differentiate_all(
     terms = {}
     for name, objective in objectives.items():
         own = state.params.get(name, {})
-        gradient = differentiate(objective, own, state.objective_state[name], inputs[name])
+        gradient = differentiate(objective, own, state.objective_state[name], inputs[name], name=name)
         terms[name] = WeightedObjective(objective, own, inputs[name], gradient, factors[name])
     return terms
 

@@ -60,7 +60,7 @@ class Updater:
             ) -> Any:
                 parameters, optimizer_state, objective_state = carry
                 step_inputs = inputs[name]._replace(key=jax.random.fold_in(inputs[name].key, i))
-                found = differentiate(objective, parameters, objective_state, step_inputs)
+                found = differentiate(objective, parameters, objective_state, step_inputs, name=name)
                 return (*self._apply(name, found.gradient, optimizer_state, parameters), found.state), None
 
             carry = (params[name], opt_state[name], own[name])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairkd_jax.errors import UsageError
+from fairkd_jax.objectives.results import check_result
 from fairkd_jax.types import Batch, Outputs, Tree
 
 # Name -> (sum, weight). Both are summed over steps and devices; the host divides once.
@@ -228,7 +229,9 @@ def compute_weighted_mean(value: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(counts, weight * value, 0.0)) / jnp.where(total > 0, total, 1.0)
 
 
-def differentiate(objective: Objective, params: Tree, state: Tree, inputs: Inputs) -> ObjectiveGradient:
+def differentiate(
+    objective: Objective, params: Tree, state: Tree, inputs: Inputs, *, name: str = ""
+) -> ObjectiveGradient:
     """Differentiates one objective with respect to its parameters and the student's outputs.
 
     Args:
@@ -236,14 +239,20 @@ def differentiate(objective: Objective, params: Tree, state: Tree, inputs: Input
       params: The objective's parameters.
       state: The objective's state.
       inputs: The inputs of the step.
+      name: Name of the objective, for messages.
 
     Returns:
       The value and its gradients. A loss per example is reduced to its mean, weighted by
       `inputs.batch["mask"]`, which may hold weights of samples instead of zeros and ones.
+
+    Raises:
+      UsageError: The loss returns something else than an objective must return.
     """
 
     def scalar(params: Tree, student: Outputs) -> tuple[jax.Array, tuple[Tree, Metrics]]:
-        value, aux = objective.loss(params, state, inputs._replace(student=student))
+        found = objective.loss(params, state, inputs._replace(student=student))
+        check_result(name, found, state, len(inputs.batch["mask"]))
+        value, aux = found
         return (compute_weighted_mean(value, inputs.batch["mask"]) if value.ndim else value), aux
 
     (value, (state, metrics)), (gradient, cotangent) = jax.value_and_grad(scalar, (0, 1), has_aux=True)(
