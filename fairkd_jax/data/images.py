@@ -5,10 +5,15 @@ import io
 import numpy as np
 import simplejpeg
 from kornia_rs import imgproc
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 _ORIENTATION = 0x0112  # EXIF tag
 RESIZE_MODES = ("squash", "pad")
+# Formats of image files; each is decoded within this process.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# A decoded image and its copies take up to 16 bytes a pixel, in each thread.
+MAX_PIXELS = 50_000_000
+_LEAST_HIGHEST = 2**14  # a quarter of the range of 16 bits
 
 
 class BadImageError(Exception):
@@ -22,7 +27,7 @@ def decode_image(data: bytes, *, size: int, resize: str) -> np.ndarray:
     already has the size stay unchanged.
 
     Args:
-      data: Bytes of an image file in any format that PIL reads.
+      data: Bytes of an image file in one of the `FORMATS`.
       size: Side of the square in pixels.
       resize: "squash" stretches the image to the square. "pad" keeps the aspect ratio and centres the image
         on black.
@@ -31,17 +36,20 @@ def decode_image(data: bytes, *, size: int, resize: str) -> np.ndarray:
       Pixels, uint8 [size, size, 3].
 
     Raises:
-      BadImageError: The pixel format is not supported, or the image has too many pixels.
+      BadImageError: The file is of another format, the pixel format is not supported, the pixels fill a small
+        part of their range, or the image has too many pixels.
       Exception: The file is damaged. The type is the one that PIL raises.
     """
-    with Image.open(io.BytesIO(data)) as opened:
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and opened.width * opened.height > limit:
-            raise BadImageError(f"{opened.width}x{opened.height} pixels are more than {limit}")
+    with _open_image(data) as opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise BadImageError(f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS}")
         pixels = _decode_jpeg(opened, data, size, resize)
         if pixels is None:
             opened.draft("RGB", (2 * size, 2 * size))
+            loses_bits = any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
             pixels = np.asarray(_convert_to_rgb(ImageOps.exif_transpose(opened)))
+            if loses_bits and opened.mode == "RGB":  # PIL has kept the higher 8 bits of each colour
+                _check_range(int(pixels.max()) * 256)
     height, width = _compute_inner_size(pixels.shape[0], pixels.shape[1], size, resize)
     inner = _resize_pixels(pixels, height, width)
     if (height, width) == (size, size):
@@ -50,6 +58,17 @@ def decode_image(data: bytes, *, size: int, resize: str) -> np.ndarray:
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = inner
     return square
+
+
+def _open_image(data: bytes) -> Image.Image:
+    """Opens an image of one of the `FORMATS`.
+
+    PIL would read some fifty formats, and would start other programs for a few of them.
+    """
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise BadImageError(f"not an image of the formats {', '.join(FORMATS)}, or damaged") from None
 
 
 def _compute_inner_size(height: int, width: int, size: int, resize: str) -> tuple[int, int]:
@@ -92,13 +111,40 @@ def _resize_pixels(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Converts an image to 8 bits per channel, on black where the image is transparent.
+
+    Raises:
+      BadImageError: The pixels have 32 bits, or 16 bits of which the highest two are empty.
+    """
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        if values.any():
+            _check_range(int(values.max()))
+        image = Image.fromarray((values // 256).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise BadImageError(f"pixels of kind {image.mode} (32 bits); save the image with 8 bits per channel")
-    if image.mode == "P" and "transparency" in image.info:
+    if image.has_transparency_data:
         image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        background.alpha_composite(image)
+        image = background
     return image.convert("RGB")
+
+
+def _check_range(highest: int) -> None:
+    """Checks that 16 bits are filled: a camera of 12 or 14 bits would give an image that is nearly black.
+
+    Args:
+      highest: Highest value of the image, below 65,536.
+
+    Raises:
+      BadImageError: The highest two bits are empty.
+    """
+    if highest < _LEAST_HIGHEST:
+        raise BadImageError(
+            f"16 bits per channel, but no value above {highest / 65535:.0%} of the range; save the image with"
+            " 8 bits per channel"
+        )
 
 
 def encode_image(pixels: np.ndarray, *, quality: int) -> bytes:

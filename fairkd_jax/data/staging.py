@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from fairkd_jax.data.images import decode_image, encode_image
+from fairkd_jax.data.images import BadImageError, decode_image, encode_image
 from fairkd_jax.data.preparation_plan import Example, SourceImage, escape_unprintable, hash_parts
 from fairkd_jax.data.preparation_progress import PreparationProgress
 
@@ -171,8 +171,8 @@ def _convert_image(image: SourceImage, image_format: ImageFormat) -> tuple[bytes
     try:
         pixels = decode_image(image.load(), size=image_format.size, resize=image_format.resize)
         return encode_image(pixels, quality=image_format.quality), ""
-    except UnidentifiedImageError:
-        return b"", "not an image of a known format"
+    except BadImageError as error:
+        return b"", str(error)
     except Exception as error:
         return b"", escape_unprintable(f"{type(error).__name__}: {error}"[:200])
 
