@@ -23,7 +23,10 @@ from tests.programs import run_program
 
 ROOT = Path(__file__).parent.parent
 KEPT = json.loads((Path(__file__).parent / "kept" / "configs.json").read_text())
-ADDED = {"writer": ""}  # keys that these configs did not have, with the behaviour of that time
+ADDED = {
+    "writer": "",
+    "data.manifest.missing": [],
+}  # keys that these configs did not have, with the behaviour of that time
 KEPT["base"] |= ADDED
 
 

@@ -76,6 +76,9 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{option}", nargs="+", help=f"Names of the {kind} of a manifest, in order (default: sorted)."
         )
+    parser.add_argument(
+        "--missing", nargs="+", help="Texts of a manifest that mean a missing value, as an empty cell does."
+    )
     for option, result, rules in (("group_rule", "group", GROUP_RULES), ("split_rule", "split", SPLIT_RULES)):
         parser.add_argument(
             f"--{option}",

@@ -12,7 +12,7 @@ from fairkd_jax.data.catalog import DATASETS, normalize_options
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.keys import TEACHER_KEYS
 
-_NAME_KEYS = ("class_names", "group_names")
+_NAME_KEYS = ("class_names", "group_names", "missing")
 _COUNT_KEYS = (
     "batch_size",
     "epochs",
@@ -53,7 +53,7 @@ def normalize(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     lists = [(config, "objectives"), (config.finetune, "frozen")]
     for section, key in (*lists, *((config.data.manifest, k) for k in _NAME_KEYS)):
-        names = tuple(section[key])
+        names = tuple(map(str, section[key]))  # 0,1 and True,False arrive as numbers and truth values
         section[key] = tuple(filter(None, names[0].split(","))) if len(names) == 1 else names
     paths = [(config.teacher, "checkpoint"), (config.data, "source"), (config.data, "directory")]
     for section, key in (*paths, (config.student, "pretrained"), (config.teacher, "pretrained")):

@@ -35,6 +35,7 @@ _ADDED: dict[str, dict[str, Any]] = {
 }
 # Keys outside any section that were added later.
 _ADDED_KEYS = {"writer": ""}
+_ADDED_TO_MANIFEST: dict[str, Any] = {"missing": []}
 # Labels of the objectives of version 0 in tables, and which of them debias.
 _LABELS = {
     "cross_entropy": "CE",
@@ -63,6 +64,8 @@ def upgrade(
       version: The version of the file.
     """
     config = _ADDED_KEYS | config
+    if "manifest" in config["data"]:
+        config["data"] = config["data"] | {"manifest": _ADDED_TO_MANIFEST | config["data"]["manifest"]}
     if version >= 1:
         return config, methods
     for section, added in _ADDED.items():

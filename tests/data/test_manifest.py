@@ -60,7 +60,8 @@ def test_labels_stay_texts_and_paths_may_hold_commas(write_manifest, tmp_path):
     manifest = write_manifest(["a.png,01,1,train", "b.png,1,NA,train"])
     (tmp_path / "a, b.png").write_bytes((tmp_path / "a.png").read_bytes())
     manifest.write_text(manifest.read_text() + '"a, b.png",null,1,train\n')
-    dataset = open_manifest(manifest, tmp_path / "d")
+    names = {"class_names": ("01", "1", "null"), "group_names": ("1", "NA")}
+    dataset = open_manifest(manifest, tmp_path / "d", **names)
     assert dataset.info.class_names == ("01", "1", "null")
     assert dataset.info.group_names == ("1", "NA")
     assert dataset.split("train").ids[2] == "a, b.png"
@@ -121,7 +122,10 @@ def test_faults(write_manifest, tmp_path, rows, message):
         ({"group_names": ("x",)}, r"row 3: unknown group 'y'; use one of x"),
         ({"class_names": ("cat", "dog", "cat")}, r"class_names has a name twice"),
         ({"class_names": ("cat", "dog ")}, r"'dog ' is not a valid name"),
-        ({"colour": 1}, r"manifest has no option 'colour'; its options are: class_names, group_names"),
+        (
+            {"colour": 1},
+            r"has no option 'colour'; its options are: class_names, group_names, missing",
+        ),
     ],
 )
 def test_faulty_options(write_manifest, tmp_path, options, message):
@@ -174,3 +178,70 @@ def test_manifest_agrees_with_the_folder(faces, tmp_path):
         np.testing.assert_array_equal(mine.read_images(), theirs.read_images())
         np.testing.assert_array_equal(mine.labels, theirs.labels)
         np.testing.assert_array_equal(mine.groups, theirs.groups)
+
+
+SUSPECTS = ("NA", "N/A", "nan", "None", "null", "NULL", "unknown", "?", "-1", "NaN", "n/a")
+
+
+@pytest.mark.parametrize("text", SUSPECTS)
+def test_a_text_that_looks_like_a_missing_group_is_refused_or_named_by_the_user(
+    write_manifest, tmp_path, text
+):
+    """It would be a third group, and pull every disparity towards it."""
+    manifest = write_manifest(["a.png,cat,x,train", "b.png,dog,y,train", f"c.png,dog, {text} ,test"])
+    with pytest.raises(UsageError) as refused:
+        open_manifest(manifest, tmp_path / "d")
+    assert f"row 3: the group {text!r} looks like a missing value; set data.manifest.missing=(" in str(
+        refused.value
+    )
+    assert str(refused.value).endswith("or list the name in data.manifest.group_names")
+    left_out = open_manifest(manifest, tmp_path / "d", missing=(text,))
+    assert left_out.info.group_names == ("x", "y")
+    assert left_out.split("test").groups.tolist() == [-1]
+    kept = open_manifest(manifest, tmp_path / "d", group_names=("x", "y", text))
+    assert kept.split("test").groups.tolist() == [2]
+    assert left_out.info.directory != kept.info.directory
+
+
+@pytest.mark.parametrize("column", ["label", "split"])
+@pytest.mark.parametrize("text", ["", "NA", "null", "?"])
+def test_a_missing_label_or_split_is_refused(write_manifest, tmp_path, column, text):
+    row = f"b.png,{text},x,train" if column == "label" else f"b.png,dog,x,{text}"
+    manifest = write_manifest(["a.png,cat,x,train", "b.png,dog,x,train", row])
+    with pytest.raises(UsageError, match=rf"row 3: (the|unknown) {column}"):
+        open_manifest(manifest, tmp_path / "d")
+    if column == "label" and text:
+        with pytest.raises(UsageError, match="row 3: the label is empty"):
+            open_manifest(manifest, tmp_path / "d", missing=(text,))
+
+
+def test_minus_one_is_a_value_beside_one_alone(write_manifest, tmp_path):
+    manifest = write_manifest(["a.png,-1,-1,train", "b.png,1,1,train", "c.png,1,,test"])
+    dataset = open_manifest(manifest, tmp_path / "d")
+    assert dataset.info.class_names == dataset.info.group_names == ("-1", "1")
+    assert dataset.split("test").groups.tolist() == [-1]
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, float("nan"), 0.0], [1.0, None, 0.0], ["1", None, "0"], ["1", "", "0"]]
+)
+def test_missing_values_of_every_kind_of_column_are_an_unknown_group(write_manifest, tmp_path, values):
+    write_manifest(["a.png,cat,x,train", "b.png,dog,y,train"])
+    columns = {"path": ["a.png", "b.png", "b.png"], "label": ["cat", "dog", "dog"], "split": ["train"] * 3}
+    columns["path"][2] = "c.png"
+    (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes())
+    parquet.write_table(pa.table(columns | {"group": values}), tmp_path / "m.parquet")
+    dataset = open_manifest(tmp_path / "m.parquet", tmp_path / "d")
+    assert dataset.info.group_names == ("0", "1")
+    assert dataset.split("train").groups.tolist() == [1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    "twins", [("Male", "male"), ("m\u00e9l", "me\u0301l"), ("a b", "a  b"), ("M", "\uff2d")]
+)
+def test_names_that_look_alike_are_named_in_one_warning(write_manifest, tmp_path, twins, caplog):
+    manifest = write_manifest([f"a.png,cat,{twins[0]},train", f"b.png,dog,{twins[1]},train"])
+    dataset = open_manifest(manifest, tmp_path / "d")
+    assert set(dataset.info.group_names) == set(twins)
+    (message,) = [record.getMessage() for record in caplog.records if "differ by case" in record.getMessage()]
+    assert all(ascii(name) in message for name in twins)

@@ -47,7 +47,7 @@ def test_counts_and_datasheet(main, write_manifest, tmp_path, capsys):
     described = json.loads((folder / "counts.json").read_text())
     assert described["splits"]["train"]["counts"] == [[0, 1]]
     assert described["splits"]["train"]["unknown"] == [1, 0]
-    assert described["options"] == {"class_names": [], "group_names": []}
+    assert described["options"] == {"class_names": [], "group_names": [], "missing": []}
     sheet = (folder / "datasheet.md").read_text()
     assert "| cat | 0 | 1 | 1 |" in sheet
     assert f"`{described['splits']['test']['digest']}`" in sheet

@@ -18,7 +18,13 @@ from fairkd_jax.errors import UsageError
 
 
 def plan_manifest(
-    *, source: str, size: int, resize: str, class_names: Sequence[str] = (), group_names: Sequence[str] = ()
+    *,
+    source: str,
+    size: int,
+    resize: str,
+    class_names: Sequence[str] = (),
+    group_names: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> PreparationPlan:
     """Plans the preparation of the images in a manifest.
 
@@ -28,6 +34,7 @@ def plan_manifest(
       resize: "squash" or "pad".
       class_names: Names of the labels in order. Empty: the names in the manifest, sorted.
       group_names: Names of the groups in order. Empty: the names in the manifest, sorted.
+      missing: Texts that mean a missing value, as an empty cell does.
 
     Raises:
       UsageError: The manifest does not exist or has a fault.
@@ -41,13 +48,22 @@ def plan_manifest(
         raise UsageError(
             f"there is no manifest at {path}; give the path of a CSV or Parquet file as the source"
         )
-    table = read_manifest(path, class_names=class_names, group_names=group_names)
+    table = read_manifest(path, class_names=class_names, group_names=group_names, missing=missing)
     stamps = _make_stamps(table.files)
     absent = [name for name, stamp in zip(table.paths, stamps, strict=True) if stamp is None]
     return PreparationPlan(
         name="manifest",
         settings=f"s{size}-{resize}-"
-        + hash_parts([path.read_bytes(), *table.class_names, "", *table.group_names]),
+        + hash_parts(
+            # Without such texts, the hash is that of earlier versions.
+            [
+                path.read_bytes(),
+                *table.class_names,
+                "",
+                *table.group_names,
+                *(["", *missing] if missing else ()),
+            ]
+        ),
         source_digest=None if absent else hash_parts(filter(None, stamps)),
         source="",
         missing_message=_explain_absent_images(path, absent) if absent else "",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import compute, csv, parquet
 
+from fairkd_jax.data.manifest.missing_values import check_missing, warn_of_twins
 from fairkd_jax.data.preparation_plan import SPLITS, escape_unprintable
 from fairkd_jax.errors import UsageError
 
@@ -40,7 +41,11 @@ class ManifestTable:
 
 
 def read_manifest(
-    manifest: Path, *, class_names: Sequence[str] = (), group_names: Sequence[str] = ()
+    manifest: Path,
+    *,
+    class_names: Sequence[str] = (),
+    group_names: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> ManifestTable:
     """Reads a manifest and checks everything except the images.
 
@@ -49,6 +54,7 @@ def read_manifest(
       class_names: Names of the labels in order. Empty: the names in the manifest, sorted.
       group_names: Names of the groups in order. Empty: the names in the manifest, sorted. An empty cell in
         the group column means an unknown group.
+      missing: Texts that mean a missing value, as an empty cell does.
 
     Raises:
       UsageError: The manifest has a fault. The message names the first fault and its row; row 1 is the first
@@ -58,7 +64,11 @@ def read_manifest(
     if "" in columns["path"]:
         row = columns["path"].index("") + 1
         raise UsageError(f"{manifest}, row {row}: the path is empty; give the path of an image")
-    labels, groups, splits = ([cell.strip() for cell in columns[name]] for name in COLUMNS[1:])
+    labels, groups, splits = (
+        ["" if cell.strip() in missing else cell.strip() for cell in columns[name]] for name in COLUMNS[1:]
+    )
+    check_missing(manifest, "label", labels, class_names)
+    check_missing(manifest, "group", groups, group_names)
     classes = _choose_names("class_names", class_names, labels)
     known_groups = _choose_names("group_names", group_names, groups)
     split_table = {"validation": "val", **{split: split for split in SPLITS}}
@@ -85,11 +95,19 @@ def _read_columns(manifest: Path) -> dict[str, list[str]]:
         if absent:
             present = ", ".join(map(escape_unprintable, table.column_names)) or "none"
             raise UsageError(f"{manifest} must have one column {absent[0]!r}; its columns are: {present}")
-        cells = {name: table.column(name).cast(pa.string()).to_pylist() for name in COLUMNS}
+        cells = {name: _read_texts(table.column(name)) for name in COLUMNS}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = escape_unprintable(str(error).partition("\n")[0])
         raise UsageError(f"{manifest} cannot be read as CSV (UTF-8) or Parquet: {reason}") from error
     return {name: [cell or "" for cell in column] for name, column in cells.items()}
+
+
+def _read_texts(column: pa.ChunkedArray) -> list[str | None]:
+    """Reads the cells of a column as texts; None for a missing value, which is NaN in a column of numbers."""
+    if pa.types.is_floating(column.type):
+        column = compute.if_else(compute.is_nan(column), None, column)
+    texts: list[str | None] = column.cast(pa.string()).to_pylist()
+    return texts
 
 
 def _read_parquet(manifest: Path) -> pa.Table:
@@ -109,6 +127,7 @@ def _read_csv(manifest: Path) -> pa.Table:
 
 def _choose_names(option: str, given: Sequence[str], found: list[str]) -> tuple[str, ...]:
     names = tuple(given) or tuple(sorted(set(found) - {""}))
+    warn_of_twins(option, names)
     for name in names:
         if not name or name != name.strip() or not name.isprintable():
             raise UsageError(
