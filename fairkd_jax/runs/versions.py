@@ -33,9 +33,9 @@ _ADDED: dict[str, dict[str, Any]] = {
     "cross_entropy": {"balanced": False},
     "adversary": {"lambda_mode": "weight", "projection": False, "steps": 1},
 }
-# Keys outside any section that were added later.
-_ADDED_KEYS = {"writer": ""}
-_ADDED_TO_MANIFEST: dict[str, Any] = {"missing": []}
+# Keys that were added later, with the behaviour from before. While they have this value, a hash of a config
+# leaves them out.
+ADDED_KEYS: dict[str, Any] = {"writer": "", "data.manifest.missing": []}
 # Labels of the objectives of version 0 in tables, and which of them debias.
 _LABELS = {
     "cross_entropy": "CE",
@@ -63,9 +63,8 @@ def upgrade(
       methods: The descriptions of the objectives in the file; empty in version 0.
       version: The version of the file.
     """
-    config = _ADDED_KEYS | config
-    if "manifest" in config["data"]:
-        config["data"] = config["data"] | {"manifest": _ADDED_TO_MANIFEST | config["data"]["manifest"]}
+    for name, value in ADDED_KEYS.items():
+        config = _add_key(config, name.split("."), value)
     if version >= 1:
         return config, methods
     for section, added in _ADDED.items():
@@ -79,6 +78,14 @@ def upgrade(
     for name in {"adversary", "bias_critic"} & methods.keys():
         methods[name]["influence"] = _find_influence(config, name)
     return config, methods
+
+
+def _add_key(tree: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """Returns nested dicts with a key more, unless the key is there or its section is not."""
+    name, *rest = path
+    if not rest:
+        return {name: value} | tree
+    return tree | {name: _add_key(tree[name], rest, value)} if name in tree else tree
 
 
 def describe_earlier_objectives(names: Iterable[str]) -> dict[str, dict[str, Any]]:

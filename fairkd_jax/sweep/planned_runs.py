@@ -22,6 +22,7 @@ from fairkd_jax.runs.folder import (
     without_unused,
 )
 from fairkd_jax.runs.status import find_scored_step, is_trained
+from fairkd_jax.runs.versions import ADDED_KEYS
 from fairkd_jax.sweep import grid
 from fairkd_jax.sweep.worker import Job
 from fairkd_jax.training.checks import check_recipe
@@ -135,7 +136,7 @@ def _plan_teacher(base: Mapping[str, Any], config: Any, folder: Path, axes: set[
     relevant = {
         key: value
         for key, value in flatten(without_unused(to_json_dict(ready), used)).items()
-        if key not in free
+        if key not in free and not (key in ADDED_KEYS and ADDED_KEYS[key] == value)
     }
     # A sweep that began under the earlier name of this rule must find its teachers again.
     if relevant.get("data.wider_attribute.split_rule") == "half_test":
