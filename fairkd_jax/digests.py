@@ -77,7 +77,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
       OSError: The file cannot be written.
     """
-    write_text(path, json.dumps({**content, _KEY: _hash_json(content)}, indent=2) + "\n")
+    write_text(path, json.dumps({_KEY: _hash_json(content), **content}, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -117,26 +117,27 @@ def write_sums(folder: Path) -> None:
     write_text(folder / SUMS, "".join(lines))
 
 
-def check_sums(folder: Path, advice: str) -> None:
-    """Checks the hashes of all files below a folder.
+def check_sums(folder: Path, advice: str, *, below: str = "") -> None:
+    """Checks the hashes of the files of a folder. Files that were added later are not looked at.
 
     Args:
       folder: Folder of `write_sums`, or of an earlier version without hashes.
       advice: Imperative sentence for the user of a damaged folder.
+      below: Name of a folder in it: no files of other folders are checked; "" for all files.
 
     Raises:
-      UsageError: A file is damaged, is missing, or was added.
+      UsageError: A file is damaged or missing.
     """
     expected = _read_sums(folder, advice)
     if expected is None:
         return
     with reading(str(folder), advice):
-        added = {path.relative_to(folder).as_posix() for path in _list_files(folder)} - expected.keys()
-        for name in sorted(expected | dict.fromkeys(added, "")):
-            _check_file(folder / name, expected.get(name), advice)
+        for name, digest in expected.items():
+            if not below or "/" not in name or name.startswith(f"{below}/"):
+                _check_file(folder / name, digest, advice)
 
 
-def check_changed_files(folder: Path, advice: str, *, again: bool = False) -> int:
+def check_changed_files(folder: Path, advice: str, *, again: bool = False) -> int | None:
     """Checks the hashes of the files whose size or time differs from those of their last check.
 
     A folder of prepared images is large, and is opened at every start. What was checked is remembered in the
@@ -148,19 +149,20 @@ def check_changed_files(folder: Path, advice: str, *, again: bool = False) -> in
       again: Whether to check all files, whatever was checked before.
 
     Returns:
-      Number of files that were read.
+      Number of files that were read; None for a folder without hashes.
 
     Raises:
       UsageError: A file is damaged or missing.
     """
     expected = _read_sums(folder, advice)
     if expected is None:
-        return 0
+        return None
     checked = {} if again else _read_checked(folder)
     states = {name: _get_state(folder / name, digest) for name, digest in expected.items()}
     changed = [name for name, state in states.items() if not state or checked.get(name) != state]
-    for name in changed:
-        _check_file(folder / name, expected[name], advice)
+    with reading(str(folder), advice):
+        for name in changed:
+            _check_file(folder / name, expected[name], advice)
     if changed:
         remember_checked(folder)
     return len(changed)
@@ -206,11 +208,14 @@ def _read_sums(folder: Path, advice: str) -> dict[str, str] | None:
         return None
     with reading(str(folder / SUMS), advice):
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        if not lines:  # the machine stopped before they were on the disk
+            _say_unchecked(folder)
+            return None
         return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def _check_file(path: Path, expected: str | None, advice: str) -> None:
-    """Compares a file with its hash; None for a file that should not be there."""
+def _check_file(path: Path, expected: str, advice: str) -> None:
+    """Compares a file with its hash."""
     if not path.is_file():
         raise UsageError(f"{path} is missing; {advice}")
     if hash_file(path) != expected:
@@ -245,4 +250,4 @@ def _hash_json(content: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _say_unchecked(path: Path) -> None:
-    logging.info("%s: not checked, since an earlier version wrote it without a hash", path)
+    logging.info("%s: not checked, since it was written without a hash", path)

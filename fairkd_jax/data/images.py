@@ -13,6 +13,8 @@ RESIZE_MODES = ("squash", "pad")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # A decoded image and its copies take up to 16 bytes a pixel, in each thread.
 MAX_PIXELS = 50_000_000
+# Modes to which PIL reduces channels of 16 bits, with the number of channels beside transparency.
+_REDUCED = {"RGB": 3, "RGBA": 3, "LA": 1}
 _LEAST_HIGHEST = 2**14  # a quarter of the range of 16 bits
 
 
@@ -47,9 +49,10 @@ def decode_image(data: bytes, *, size: int, resize: str) -> np.ndarray:
         if pixels is None:
             opened.draft("RGB", (2 * size, 2 * size))
             loses_bits = any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
-            pixels = np.asarray(_convert_to_rgb(ImageOps.exif_transpose(opened)))
-            if loses_bits and opened.mode == "RGB":  # PIL has kept the higher 8 bits of each colour
-                _check_range(int(pixels.max()) * 256)
+            upright = ImageOps.exif_transpose(opened)
+            if loses_bits and upright.mode in _REDUCED:  # PIL has kept the higher 8 bits of each channel
+                _check_range(int(np.asarray(upright)[..., : _REDUCED[upright.mode]].max()) * 256)
+            pixels = np.asarray(_convert_to_rgb(upright))
     height, width = _compute_inner_size(pixels.shape[0], pixels.shape[1], size, resize)
     inner = _resize_pixels(pixels, height, width)
     if (height, width) == (size, size):

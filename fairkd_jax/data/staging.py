@@ -18,6 +18,7 @@ from fairkd_jax.data.preparation_plan import Example, SourceImage, escape_unprin
 from fairkd_jax.data.preparation_progress import PreparationProgress
 
 CHUNK_SIZE = 64  # largest number of images that a stopped preparation loses
+_REVISION = 2  # of the rules by which a file becomes pixels
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class ImageFormat:
     @property
     def key(self) -> str:
         """Text of all settings, which is part of the digest in a chunk's file name."""
-        # The word "Form" is from an earlier version, whose staged files stay valid.
-        return f"Form(size={self.size!r}, resize={self.resize!r}, quality={self.quality!r})"
+        # The revision changes with the pixels that decoding gives: no chunk of an earlier version is used.
+        return f"{_REVISION}, size={self.size!r}, resize={self.resize!r}, quality={self.quality!r}"
 
 
 @dataclass(frozen=True)

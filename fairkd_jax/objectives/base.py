@@ -253,6 +253,7 @@ def differentiate(
         found = objective.loss(params, state, inputs._replace(student=student))
         check_result(name, found, state, len(inputs.batch["mask"]))
         value, aux = found
+        value = jnp.asarray(value)
         return (compute_weighted_mean(value, inputs.batch["mask"]) if value.ndim else value), aux
 
     (value, (state, metrics)), (gradient, cotangent) = jax.value_and_grad(scalar, (0, 1), has_aux=True)(

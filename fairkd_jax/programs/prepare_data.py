@@ -131,6 +131,8 @@ def main(arguments: list[str] | None = None) -> int:
         check_records(dataset)
         if verify:
             count = check_changed_files(Path(dataset.info.directory), DAMAGED, again=True)
+            if count is None:
+                raise UsageError(f"{dataset.info.directory} has no hashes: an earlier version prepared it")
             print(f"verified: {count} files")
     except UsageError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Checkpoints of a run: `last`, from which a training resumes, and `best`, the student to use."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Checkpoints:
         if step is None:
             return None
         args = ocp.args.Composite(scores=ocp.args.JsonRestore())
-        self._check(_BEST, step)
+        self._check(_BEST, step, below="scores")
         with self._guard_reading(_BEST, step):
             return self._managers[_BEST].restore(step, args=args)["scores"]
 
@@ -154,21 +154,36 @@ class Checkpoints:
         if not jax.process_index():
             write_sums(self._folder / kind / str(step))
 
-    def _check(self, kind: str, step: int) -> None:
-        """Checks the hashes of a checkpoint's files.
+    def _check(self, kind: str, step: int, below: str) -> None:
+        """Checks the hashes of the files of an item of a checkpoint.
 
         Raises:
-          UsageError: A file of the checkpoint has changed since it was written.
+          UsageError: A file has changed since it was written, or a training has replaced the checkpoint.
         """
-        check_sums(self._folder / kind / str(step), ADVICE)
+        with self._guard_reading(kind, step):
+            check_sums(self._folder / kind / str(step), ADVICE, below=below)
 
-    def _guard_reading(self, kind: str, step: int) -> AbstractContextManager[None]:
-        """Turns the errors of a damaged checkpoint into a `UsageError`."""
-        return reading(f"the checkpoint in {self._folder / kind / str(step)}", ADVICE)
+    @contextlib.contextmanager
+    def _guard_reading(self, kind: str, step: int) -> Iterator[None]:
+        """Turns the errors of a damaged or replaced checkpoint into a `UsageError`."""
+        folder = self._folder / kind / str(step)
+        try:
+            with reading(f"the checkpoint in {folder}", ADVICE):
+                yield
+        except UsageError:
+            self._managers[kind].reload()
+            if self._managers[kind].latest_step() not in (None, step) and not self._is_kept(kind, step):
+                raise UsageError(
+                    f"a training has replaced the checkpoint in {folder} meanwhile; start the command again"
+                ) from None
+            raise
+
+    def _is_kept(self, kind: str, step: int) -> bool:
+        return step in self._managers[kind].all_steps()
 
     def _restore(self, kind: str, step: int, item: str, target: Tree) -> Tree:
         manager = self._managers[kind]
-        self._check(kind, step)
+        self._check(kind, step, below=item)
         with self._guard_reading(kind, step):
             stored = manager.item_metadata(step)[item]
             if stored is None:

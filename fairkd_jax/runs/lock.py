@@ -24,16 +24,16 @@ def lock_folder(workdir: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            try:
-                # Only the holder removes the folder, and before the lock ends: nobody else can hold it then.
+            # Only the holder removes the folder, and before the lock ends: nobody else can hold it then.
+            with contextlib.suppress(OSError):
                 if not any(workdir.iterdir()):  # the run failed before it wrote a file
                     workdir.rmdir()
-            finally:
-                os.close(folder)
+            os.close(folder)
     except OSError as error:
         if not str(error.filename).startswith(str(workdir)):
             raise
-        reason = "it is a file; name a folder" if isinstance(error, FileExistsError) else error.strerror
+        is_file = isinstance(error, FileExistsError) and workdir.is_file()
+        reason = "it is a file; name a folder" if is_file else error.strerror
         raise UsageError(f"cannot write to {error.filename}: {reason}") from None
 
 

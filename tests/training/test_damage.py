@@ -9,6 +9,7 @@ from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.evaluation.evaluated_run import read_run
+from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.folder import RunFolder
 from fairkd_jax.runs.loading import load_model
 from fairkd_jax.training import train
@@ -40,19 +41,29 @@ def flip():
     flip.undo()
 
 
+def read_item(run, which, step, item):
+    """Reads what a file of a checkpoint belongs to."""
+    if item == "scores":
+        Checkpoints(run).best_scores()
+    elif item == "state":
+        Checkpoints(run).restore_state({}, int(step))
+    else:
+        load_model(run, which=which, mesh=make_mesh(ONE))
+
+
 def test_every_file_of_a_checkpoint(scored, flip):
-    mesh = make_mesh(ONE)
-    files = [path for path in sorted(RunFolder(scored).checkpoints.rglob("*")) if path.is_file()]
+    checkpoints = RunFolder(scored).checkpoints
+    files = [path for path in sorted(checkpoints.rglob("*")) if path.is_file() and path.name != "SHA256SUMS"]
     assert len(files) > 10
     for path in files:
-        which = path.relative_to(RunFolder(scored).checkpoints).parts[0]
+        which, step, item, *_ = path.relative_to(checkpoints).parts
         flip(path)
         with pytest.raises(UsageError) as refused:
-            load_model(scored, which=which, mesh=mesh)
-        assert str(path) in str(refused.value) or path.name == "SHA256SUMS", path
+            read_item(scored, which, step, item)
+        assert f"{path} has changed since it was written" in str(refused.value)
         assert "delete it and train again" in str(refused.value)
         flip.undo()
-    load_model(scored, which="best", mesh=mesh)
+    load_model(scored, which="best", mesh=make_mesh(ONE))
 
 
 def test_predictions_and_their_evaluation(scored, flip):
@@ -91,3 +102,14 @@ def test_a_folder_without_its_config_is_nobodys(scored, make_config, tmp_path):
         with pytest.raises(UsageError, match=r"checkpoints but no config\.json.*choose another --workdir"):
             train(make_config(**changes), folder, devices=ONE)
     assert not RunFolder(folder).config.exists()
+
+
+def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_called_damaged(scored, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(scored, folder)
+    reader = Checkpoints(folder)
+    step = reader.best_step()
+    best = RunFolder(folder).checkpoints / "best"
+    (best / str(step)).rename(best / str(step + 1))  # as if another process had saved a better one
+    with pytest.raises(UsageError, match=r"a training has replaced .*; start the command again"):
+        reader.best_scores()
