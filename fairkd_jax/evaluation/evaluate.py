@@ -20,8 +20,7 @@ from fairkd_jax.fairness import compute_fidelity, compute_inflation, diagnose, s
 from fairkd_jax.files import make_jsonable
 from fairkd_jax.models import num_parameters
 from fairkd_jax.recipe.objectives import describe_balancing
-from fairkd_jax.recipe.sections import parse_data
-from fairkd_jax.runs.dataset import describe_data, open_data
+from fairkd_jax.runs.dataset import describe_data, open_data, parse_recorded_data
 from fairkd_jax.runs.folder import RunConfig, RunFolder, find_teacher, read_run_config
 from fairkd_jax.runs.loading import LoadedModel, load_run
 
@@ -88,7 +87,7 @@ def evaluate_run(
 
 def _open_run_data(saved: RunConfig, workdir: Path) -> tuple[Dataset, dict[str, Any]]:
     """Opens the data of a run, and checks them; returns the data and their description."""
-    data = parse_data(saved.config["data"])
+    data = parse_recorded_data(saved)
     if data.control == "shuffle":  # the shuffled groups are for training alone
         data = dataclasses.replace(data, control="none")
     dataset = open_data(data)

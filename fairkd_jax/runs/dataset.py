@@ -7,7 +7,9 @@ import numpy as np
 
 from fairkd_jax.data.pipeline import Dataset, get_default_directory, open_dataset
 from fairkd_jax.errors import UsageError
-from fairkd_jax.recipe.sections import DataRecipe
+from fairkd_jax.recipe.sections import DataRecipe, parse_data
+from fairkd_jax.runs.folder import RunConfig
+from fairkd_jax.runs.versions import NAME_KEYS
 
 
 def open_data(data: DataRecipe) -> Dataset:
@@ -32,6 +34,22 @@ def open_data(data: DataRecipe) -> Dataset:
         max_bad_fraction=data.max_bad_fraction,
         **data.options,
     )
+
+
+def parse_recorded_data(saved: RunConfig) -> DataRecipe:
+    """Reads the `data` section of a run.
+
+    The names of classes and groups that the config leaves open are those that the run has recorded, whatever
+    names this version would find in the manifest.
+
+    Args:
+      saved: Config of the run.
+    """
+    data = parse_data(saved.config["data"])
+    if data.name != "manifest":
+        return data
+    names = {key: tuple(saved.data_info[key]) for key in NAME_KEYS if not data.options.get(key)}
+    return dataclasses.replace(data, options={**data.options, **names})
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:

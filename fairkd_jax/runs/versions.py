@@ -4,10 +4,11 @@ Version 0 is every `config.json` without a `version`. A key that such a file lac
 the behaviour of that time, whatever the default is today. A renamed value takes its present name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 VERSION = 1
+NAME_KEYS = ("class_names", "group_names")  # of a manifest; empty where the names in the manifest are taken
 
 # Keys that were added to a section while files had no version, with the behaviour from before.
 _ADDED: dict[str, dict[str, Any]] = {
@@ -78,6 +79,25 @@ def upgrade(
     for name in {"adversary", "bias_critic"} & methods.keys():
         methods[name]["influence"] = _find_influence(config, name)
     return config, methods
+
+
+def take_names(old: dict[str, Any], data_info: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config of an earlier start with the names that a new config lists, where they are the same.
+
+    Args:
+      old: The config of the earlier start, as nested dicts.
+      data_info: The description of the data that the earlier start has recorded.
+      new: The config of this start, as nested dicts.
+    """
+    manifest, wanted = old["data"].get("manifest"), new["data"].get("manifest", {})
+    if not manifest:
+        return old
+    same = {
+        key: wanted[key]
+        for key in NAME_KEYS
+        if not manifest.get(key) and key in wanted and wanted[key] == data_info[key]
+    }
+    return old | {"data": old["data"] | {"manifest": manifest | same}}
 
 
 def _add_key(tree: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
