@@ -27,13 +27,14 @@ class _ConfigParser(flags.ArgumentParser):
     def parse(self, argument: str) -> ConfigDict:
         """Returns the config for NAME[:WORDS] or FILE.py[:WORDS]."""
         path = find_file(argument)
-        # The file may import a module that lies beside the file.
-        if (folder := str(Path(path.partition(":")[0]).absolute().parent)) not in sys.path:
-            sys.path.append(folder)
+        folder = str(Path(path.partition(":")[0]).absolute().parent)
+        is_own = Path(folder) != FOLDER
+        if is_own and folder not in sys.path:
+            sys.path.append(folder)  # the file may import a module that lies beside the file
         config: ConfigDict = self._parser.parse(path)
         if not isinstance(config, ConfigDict):
             raise UsageError(f"get_config of {argument} must return a ConfigDict, not {config!r}")
-        if Path(folder) != FOLDER:
+        if is_own:
             from fairkd_jax.configs.known_keys import check_known_keys  # imports JAX
 
             check_known_keys(config.to_dict())

@@ -81,8 +81,7 @@ class Checkpoints:
         if step is None:
             return None
         args = ocp.args.Composite(scores=ocp.args.JsonRestore())
-        self._check(_BEST, step, below="scores")
-        with self._guard_reading(_BEST, step):
+        with self._guard_reading(_BEST, step, "scores"):
             return self._managers[_BEST].restore(step, args=args)["scores"]
 
     def save_last(self, step: int, state: Tree, student: Tree) -> None:
@@ -154,37 +153,30 @@ class Checkpoints:
         if not jax.process_index():
             write_sums(self._folder / kind / str(step))
 
-    def _check(self, kind: str, step: int, below: str) -> None:
-        """Checks the hashes of the files of an item of a checkpoint.
+    @contextlib.contextmanager
+    def _guard_reading(self, kind: str, step: int, item: str) -> Iterator[None]:
+        """Checks the hashes of an item, and turns the errors of its reading into a `UsageError`.
 
         Raises:
-          UsageError: A file has changed since it was written, or a training has replaced the checkpoint.
+          UsageError: The checkpoint is damaged, or a training has replaced it.
         """
-        with self._guard_reading(kind, step):
-            check_sums(self._folder / kind / str(step), ADVICE, below=below)
-
-    @contextlib.contextmanager
-    def _guard_reading(self, kind: str, step: int) -> Iterator[None]:
-        """Turns the errors of a damaged or replaced checkpoint into a `UsageError`."""
-        folder = self._folder / kind / str(step)
+        folder, manager = self._folder / kind / str(step), self._managers[kind]
         try:
             with reading(f"the checkpoint in {folder}", ADVICE):
+                check_sums(folder, ADVICE, below=item)
                 yield
         except UsageError:
-            self._managers[kind].reload()
-            if self._managers[kind].latest_step() not in (None, step) and not self._is_kept(kind, step):
+            manager.reload()
+            steps = manager.all_steps()
+            if steps and step not in steps:
                 raise UsageError(
                     f"a training has replaced the checkpoint in {folder} meanwhile; start the command again"
                 ) from None
             raise
 
-    def _is_kept(self, kind: str, step: int) -> bool:
-        return step in self._managers[kind].all_steps()
-
     def _restore(self, kind: str, step: int, item: str, target: Tree) -> Tree:
         manager = self._managers[kind]
-        self._check(kind, step, below=item)
-        with self._guard_reading(kind, step):
+        with self._guard_reading(kind, step, item):
             stored = manager.item_metadata(step)[item]
             if stored is None:
                 raise FileNotFoundError(f"no {item} in it")
