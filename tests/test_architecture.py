@@ -13,6 +13,7 @@ LEVELS = {
     "interrupt": 0,
     "host_memory": 0,
     "types": 0,
+    "natural_order": 0,
     "digests": 1,
     "progress": 1,
     "commands": 1,

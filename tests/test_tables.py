@@ -81,3 +81,14 @@ def test_an_evaluation_with_the_old_keys_prints_the_same_tables():
     text = tables.format_population({"seed=2": new})
     assert text.splitlines()[-2:] == [f"warning, seed=2: {warning}" for warning in warnings]
     assert tables.format_population({"seed=2": old}) == text
+
+
+def test_the_recall_by_group_says_how_many_images_have_no_group():
+    model = {"recall_by_group": [[0.5], [1.0]], "disparity": [0.5], "counts_by_group": [[4], [3]]}
+    evaluation = {"split": "test", "num_examples": {"test": 9}, "student": model}
+    evaluation |= {"group_names": ["f", "m"], "class_names": ["a"]}
+    text = tables.format_recall_by_group(evaluation)
+    assert text.splitlines()[-1].startswith("2 of 9 images in test have no known group")
+    assert text == tables.format_recall_by_group(evaluation | {"num_examples": {"test": 7}}) + (
+        "\n" + text.splitlines()[-1]
+    )

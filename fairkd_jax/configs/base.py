@@ -190,8 +190,16 @@ _DATA = (
         " test, and makes a tenth of them the validation split.",
     ),
     Key("data.wider_attribute.split_seed", 0, "Random seed of the split rule half_test."),
-    Key("data.manifest.class_names", (), "Names of the classes in the wanted order; empty sorts the names."),
-    Key("data.manifest.group_names", (), "Names of the groups in the wanted order; empty sorts the names."),
+    Key(
+        "data.manifest.class_names",
+        (),
+        "Names of the classes in the wanted order; empty sorts the names, numbers by value.",
+    ),
+    Key(
+        "data.manifest.group_names",
+        (),
+        "Names of the groups in the wanted order; empty sorts the names, numbers by value.",
+    ),
     Key("data.manifest.missing", (), "Texts that mean a missing value, as an empty cell does."),
     Key(
         "augment.crop_scale",

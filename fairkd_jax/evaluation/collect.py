@@ -14,6 +14,7 @@ from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.compare import MEASURES
 from fairkd_jax.evaluation.methods import group_by_method, identify_run
+from fairkd_jax.natural_order import sort_names
 from fairkd_jax.runs.folder import (
     FREE_KEYS,
     SWEEP_TEACHERS,
@@ -107,7 +108,7 @@ def _explain_omission(run: Path) -> str:
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
-    """Yields the folders of runs below a folder, in the order of their names.
+    """Yields the folders of runs below a folder, in the natural order of their names.
 
     Members of populations count. Teachers and baselines of runs, and the teachers of a sweep, do not.
 
@@ -115,10 +116,10 @@ def find_runs(folder: Path) -> Iterator[Path]:
       folder: The folder to search.
     """
     here = RunFolder(folder)
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if here.is_run():
         yield folder
-    for path in inside:
+    for path in (folder / name for name in sort_names(names)):
         is_part = here.is_run() or here.is_population() or path.name == SWEEP_TEACHERS
         if path == here.members or not is_part:
             yield from find_runs(path)

@@ -74,7 +74,9 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         )
     for option, kind in (("class_names", "classes"), ("group_names", "groups")):
         parser.add_argument(
-            f"--{option}", nargs="+", help=f"Names of the {kind} of a manifest, in order (default: sorted)."
+            f"--{option}",
+            nargs="+",
+            help=f"Names of a manifest's {kind} in order (default: sorted, 2 before 10).",
         )
     parser.add_argument(
         "--missing", nargs="+", help="Texts of a manifest that mean a missing value, as an empty cell does."

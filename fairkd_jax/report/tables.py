@@ -203,7 +203,7 @@ def format_recall_by_group(evaluation: Mapping[str, Any]) -> str:
       evaluation: Result of `evaluate_run`, or the content of its JSON file.
 
     Returns:
-      The table.
+      The table, and below it how many images count for no group.
     """
     names = [name for name in MODELS if name in evaluation]
     groups, classes = evaluation["group_names"], evaluation["class_names"]
@@ -216,4 +216,14 @@ def format_recall_by_group(evaluation: Mapping[str, Any]) -> str:
             row += [format_number(evaluation[name]["recall_by_group"][g][c], 3) for g in range(len(groups))]
             row.append(format_number(evaluation[name]["disparity"][c], 3))
         rows.append(row)
-    return align_rows(rows)
+    return "\n".join([align_rows(rows), *_describe_unknown_groups(evaluation, names[0])])
+
+
+def _describe_unknown_groups(evaluation: Mapping[str, Any], model: str) -> list[str]:
+    """Returns a line with the number of images whose group is unknown; no line where all are known."""
+    split = evaluation["split"]
+    total = evaluation["num_examples"][split]
+    unknown = total - sum(map(sum, evaluation[model]["counts_by_group"]))
+    if not unknown:
+        return []
+    return [f"{unknown} of {total} images in {split} have no known group and count for no disparity"]

@@ -1,6 +1,8 @@
 """The data of a run: opened as its config says, and described for later readers."""
 
 import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 from fairkd_jax.data.pipeline import Dataset, get_default_directory, open_dataset
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.sections import DataRecipe, parse_data
-from fairkd_jax.runs.folder import RunConfig
+from fairkd_jax.runs.folder import RunConfig, RunFolder, read_run_config
 from fairkd_jax.runs.versions import NAME_KEYS
 
 
@@ -45,8 +47,25 @@ def parse_recorded_data(saved: RunConfig) -> DataRecipe:
     Args:
       saved: Config of the run.
     """
-    data = parse_data(saved.config["data"])
-    if data.name != "manifest":
+    return _fill_names(parse_data(saved.config["data"]), saved)
+
+
+def keep_recorded_names(data: DataRecipe, folders: Iterable[Path]) -> DataRecipe:
+    """Gives a config that leaves names open the names, in their order, of an earlier start.
+
+    Args:
+      data: The section of the data.
+      folders: Folders that may hold a run of this training; the first run counts.
+
+    Raises:
+      UsageError: The config of this run is damaged.
+    """
+    found = next((folder for folder in folders if RunFolder(folder).is_run()), None)
+    return data if found is None else _fill_names(data, read_run_config(found))
+
+
+def _fill_names(data: DataRecipe, saved: RunConfig) -> DataRecipe:
+    if data.name != "manifest" or saved.config["data"]["name"] != data.name:
         return data
     names = {key: tuple(saved.data_info[key]) for key in NAME_KEYS if not data.options.get(key)}
     return dataclasses.replace(data, options={**data.options, **names})

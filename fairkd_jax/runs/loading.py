@@ -94,6 +94,11 @@ def load_run(workdir: Path, which: str, data_info: Mapping[str, Any], mesh: jax.
     saved = read_run_config(workdir)
     own = saved.data_info
     if own["class_names"] != data_info["class_names"]:
+        if sorted(own["class_names"]) == sorted(data_info["class_names"]):
+            names = ",".join(own["class_names"])
+            raise UsageError(
+                f"{workdir} has the classes in another order; set data.manifest.class_names={names} to use it"
+            )
         raise UsageError(f"{workdir} was trained for other classes than {data_info['dataset']}'s")
     # With another split, the model may have been trained on images of this test split.
     if own["digests"] != data_info["digests"]:

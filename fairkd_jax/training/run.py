@@ -20,13 +20,13 @@ from fairkd_jax.recipe.parse import Recipe, parse_recipe
 from fairkd_jax.recipe.population import StudentRecipe
 from fairkd_jax.recipe.related import teacher_config
 from fairkd_jax.runs.checkpoint import Checkpoints
-from fairkd_jax.runs.dataset import describe_data, open_data
+from fairkd_jax.runs.dataset import describe_data, keep_recorded_names, open_data
 from fairkd_jax.runs.folder import RunFolder
 from fairkd_jax.runs.loading import find_last_step, load_teacher
 from fairkd_jax.runs.lock import lock_folder
 from fairkd_jax.training import build
 from fairkd_jax.training.checks import check_data, check_recipe
-from fairkd_jax.training.context import RunContext
+from fairkd_jax.training.context import RunContext, find_student_folder
 from fairkd_jax.training.loop import Program, fit
 from fairkd_jax.training.programs import check_fits
 from fairkd_jax.training.student_log import Diverged
@@ -89,7 +89,8 @@ def train_recipe(
 ) -> None:
     """Trains the students of a recipe; see `train`."""
     check_recipe(recipe)
-    dataset = open_data(recipe.data)
+    earlier = [find_student_folder(student, workdir) for student in recipe.students]
+    dataset = open_data(keep_recorded_names(recipe.data, [*earlier, RunFolder(workdir).teacher]))
     run = RunContext(workdir, recipe, dataset, describe_data(dataset), devices, name)
     run.check_resumable()
     check_data(recipe, dataset)

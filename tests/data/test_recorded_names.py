@@ -1,12 +1,16 @@
 """Runs of earlier versions on a manifest whose names this version would refuse stay usable."""
 
+import dataclasses
+
 import pytest
 
 from configs import student
 from fairkd_jax.digests import write_json
 from fairkd_jax.errors import UsageError
-from fairkd_jax.runs.dataset import open_data, parse_recorded_data
+from fairkd_jax.recipe.sections import parse_data
+from fairkd_jax.runs.dataset import keep_recorded_names, open_data, parse_recorded_data
 from fairkd_jax.runs.folder import check_resumable, read_run_config, to_json_dict
+from fairkd_jax.runs.loading import load_run
 
 
 @pytest.fixture
@@ -47,3 +51,39 @@ def test_it_goes_on_with_a_config_that_lists_the_same_names(saved, manifest, tmp
     other = config_of(manifest, tmp_path, group_names=("x", "unknown"))
     with pytest.raises(UsageError, match=r"another config: data\.manifest\.group_names"):
         check_resumable(saved, to_json_dict(other), {})
+
+
+@pytest.fixture
+def numbered(write_manifest):
+    """A manifest with the classes 9 and 10, which earlier versions sorted as texts."""
+    splits = ("train", "val", "test")
+    return write_manifest([f"{splits[i % 3]}{i}.png,{10 - i % 2},x,{splits[i % 3]}" for i in range(6)])
+
+
+def write_earlier_run(folder, config):
+    task = {"class_names": ["10", "9"], "group_names": ["x"], "num_examples": {}, "digests": {}}
+    folder.mkdir(parents=True)
+    write_json(folder / "config.json", to_json_dict(config) | {"version": 1, "task": task})
+
+
+def test_numbers_are_in_order_and_a_run_of_before_keeps_its_own(numbered, tmp_path):
+    config = config_of(numbered, tmp_path)
+    data = parse_data(to_json_dict(config)["data"])
+    new, old, again = tmp_path / "new", tmp_path / "old", tmp_path / "old" / "teacher"
+    write_earlier_run(again, config)
+    for folders, names in (([new], ("9", "10")), ([old, again], ("10", "9")), ([], ("9", "10"))):
+        dataset = open_data(keep_recorded_names(data, folders))
+        assert dataset.info.class_names == names
+        assert dataset.split("train").labels.tolist() == [names.index("10"), names.index("9")]
+    listed = dataclasses.replace(data, options={**data.options, "class_names": ("9", "10")})
+    assert keep_recorded_names(listed, [again]).options["class_names"] == ("9", "10")
+
+
+def test_a_teacher_of_before_with_the_classes_in_another_order_is_refused_with_the_way_out(
+    numbered, tmp_path
+):
+    config = config_of(numbered, tmp_path)
+    write_earlier_run(tmp_path / "teacher", config)
+    info = {"class_names": ["9", "10"], "dataset": "manifest", "digests": {}}
+    with pytest.raises(UsageError, match=r"another order; set data\.manifest\.class_names=10,9 to use it"):
+        load_run(tmp_path / "teacher", "best", info, None)

@@ -35,6 +35,13 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
+def test_rows_are_in_the_order_of_their_numbers(make_run):
+    for weight in ("2.0", "0.5", "10.0", "0.25"):
+        make_run(f"adversary.weight={weight}", {"adversary.weight": weight})
+    write_summary(make_run.folder, None, 0.01)
+    assert [row["adversary.weight"] for row in table(make_run.folder)] == ["0.25", "0.5", "2.0", "10.0"]
+
+
 def test_everything_is_gathered_in_two_files(make_run):
     probe = {"embedding": {"linear": {"advantage": 0.3, "accuracy": 0.7}}}
     make_run(

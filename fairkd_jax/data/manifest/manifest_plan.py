@@ -32,8 +32,8 @@ def plan_manifest(
       source: Path of a .csv or .parquet file with the columns path, label, group and split.
       size: Side of the stored images in pixels.
       resize: "squash" or "pad".
-      class_names: Names of the labels in order. Empty: the names in the manifest, sorted.
-      group_names: Names of the groups in order. Empty: the names in the manifest, sorted.
+      class_names: Names of the labels in order. Empty: the names in the manifest, in natural order.
+      group_names: Names of the groups in order. Empty: the names in the manifest, in natural order.
       missing: Texts that mean a missing value, as an empty cell does.
 
     Raises:

@@ -12,6 +12,7 @@ from pyarrow import compute, csv, parquet
 from fairkd_jax.data.manifest.missing_values import check_missing, warn_of_twins
 from fairkd_jax.data.preparation_plan import SPLITS, escape_unprintable
 from fairkd_jax.errors import UsageError
+from fairkd_jax.natural_order import sort_names
 
 T = TypeVar("T")
 COLUMNS = ("path", "label", "group", "split")
@@ -51,9 +52,9 @@ def read_manifest(
 
     Args:
       manifest: Path of a .csv or .parquet file. Its image paths are absolute, or relative to its folder.
-      class_names: Names of the labels in order. Empty: the names in the manifest, sorted.
-      group_names: Names of the groups in order. Empty: the names in the manifest, sorted. An empty cell in
-        the group column means an unknown group.
+      class_names: Names of the labels in order. Empty: the names in the manifest, in natural order.
+      group_names: Names of the groups in order. Empty: the names in the manifest, in natural order. An empty
+        cell in the group column means an unknown group.
       missing: Texts that mean a missing value, as an empty cell does.
 
     Raises:
@@ -126,7 +127,7 @@ def _read_csv(manifest: Path) -> pa.Table:
 
 
 def _choose_names(option: str, given: Sequence[str], found: list[str]) -> tuple[str, ...]:
-    names = tuple(given) or tuple(sorted(set(found) - {""}))
+    names = tuple(given) or tuple(sort_names(set(found) - {""}))
     warn_of_twins(option, names)
     for name in names:
         if not name or name != name.strip() or not name.isprintable():
