@@ -26,6 +26,8 @@ KEPT = json.loads((Path(__file__).parent / "kept" / "configs.json").read_text())
 ADDED = {
     "writer": "",
     "data.manifest.missing": [],
+    **{f"{model}.head": "auto" for model in ("student", "teacher")},
+    **{f"{model}.norm_epsilon": None for model in ("student", "teacher")},
 }  # keys that these configs did not have, with the behaviour of that time
 KEPT["base"] |= ADDED
 

@@ -61,6 +61,18 @@ _MODEL: dict[str, tuple[Any, Any, str]] = {
         "Highest probability that a block is skipped in training; empty takes the model's own rate.",
     ),
     "pretrained": ("", "", "Checkpoint file of timm, torchvision or Keras for the first weights."),
+    "head": (
+        "auto",
+        "auto",
+        "Head of a pretrained model: keep takes the file's head, new draws a head, and auto takes the"
+        " file's only where the file names the same classes in the same order.",
+    ),
+    "norm_epsilon": (
+        float,
+        float,
+        "Number that BatchNorm adds to the variance; empty takes the number of the library that wrote the"
+        " pretrained file, or else the model's own.",
+    ),
     "frozen_norm": (False, False, "Whether BatchNorm keeps the statistics that it starts with."),
     "norm_momentum": (
         float,

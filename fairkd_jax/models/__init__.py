@@ -11,12 +11,14 @@ from fairkd_jax.models.registry import (
     num_parameters,
     read_pretrained,
 )
+from fairkd_jax.models.weights.conventions import Pretrained
 
 __all__ = [
     "MODELS",
     "MODEL_NAMES",
     "Classifier",
     "EfficientNet",
+    "Pretrained",
     "create_model",
     "fold",
     "get_image_size",

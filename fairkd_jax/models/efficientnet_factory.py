@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from fairkd_jax.models.architecture import ARCHITECTURES, find_architecture
 from fairkd_jax.models.efficientnet import EfficientNet
+from fairkd_jax.models.weights.conventions import Pretrained
 from fairkd_jax.models.weights.convert import read_efficientnet
-from fairkd_jax.types import Tree
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class EfficientNetFactory:
         stochastic_depth_rate: float | None = None,
         frozen_norm: bool = False,
         norm_momentum: float | None = None,
+        norm_epsilon: float | None = None,
         rematerialize: bool = False,
         group_heads: int = 0,
     ) -> EfficientNet:
@@ -45,6 +46,7 @@ class EfficientNetFactory:
             "dropout_rate": dropout_rate,
             "stochastic_depth_rate": stochastic_depth_rate,
             "bn_momentum": norm_momentum,
+            "bn_epsilon": norm_epsilon,
         }
         given: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
         return EfficientNet(
@@ -56,7 +58,7 @@ class EfficientNetFactory:
             group_heads=group_heads,
         )
 
-    def read_pretrained(self, path: Path, num_classes: int) -> tuple[Tree, bool]:
+    def read_pretrained(self, path: Path, num_classes: int) -> Pretrained:
         """Reads published weights; see `registry.read_pretrained`."""
         return read_efficientnet(self.name, path, num_classes=num_classes)
 

@@ -8,16 +8,18 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models.architecture import ARCHITECTURES
 from fairkd_jax.models.classifier import Classifier
 from fairkd_jax.models.efficientnet_factory import EfficientNetFactories
+from fairkd_jax.models.weights.conventions import Pretrained
 from fairkd_jax.types import Tree
 
 # Called as `factory(num_classes, **options)`; its signature says which options of `create_model` it takes.
 # It may have the attribute `image_size` (pixels) and the method `read_pretrained(path, num_classes)`, which
-# returns the variables and whether their head is new.
+# returns the fields of `Pretrained`, at least the variables and whether their head is new.
 Factory = Callable[..., Classifier]
 
 # Other packages add an architecture with `MODELS["mine"] = factory`.
@@ -34,6 +36,7 @@ _NEUTRAL: dict[str, Any] = {
     "stochastic_depth_rate": None,
     "frozen_norm": False,
     "norm_momentum": None,
+    "norm_epsilon": None,
     "rematerialize": False,
     "group_heads": 0,
 }
@@ -48,6 +51,7 @@ def create_model(
     stochastic_depth_rate: float | None = None,
     frozen_norm: bool = False,
     norm_momentum: float | None = None,
+    norm_epsilon: float | None = None,
     rematerialize: bool = False,
     group_heads: int = 0,
 ) -> Classifier:
@@ -63,6 +67,7 @@ def create_model(
       stochastic_depth_rate: Probability that the deepest block is skipped; None for the model's own.
       frozen_norm: Whether BatchNorm keeps and uses its running statistics in training too.
       norm_momentum: Share of BatchNorm's old running statistics that a step keeps; None for the model's own.
+      norm_epsilon: Number that BatchNorm adds to the variance; None for the model's own.
       rematerialize: Whether the gradient computes each block again instead of storing its activations.
       group_heads: Number of groups, if each has its own head; 0 for a single head.
 
@@ -81,23 +86,23 @@ def create_model(
     _check_rate("dropout_rate", dropout_rate)
     _check_rate("stochastic_depth_rate", stochastic_depth_rate)
     _check_rate("norm_momentum", norm_momentum)
+    if norm_epsilon is not None and not 0.0 < norm_epsilon < 1.0:
+        raise UsageError(f"norm_epsilon={norm_epsilon} is out of range; use a number above 0 and below 1")
     options = {
         "dtype": jnp.dtype(dtype),
         "dropout_rate": dropout_rate,
         "stochastic_depth_rate": stochastic_depth_rate,
         "frozen_norm": frozen_norm,
         "norm_momentum": norm_momentum,
+        "norm_epsilon": norm_epsilon,
         "rematerialize": rematerialize,
         "group_heads": group_heads,
     }
     return factory(num_classes, **_select_options(name, factory, options))
 
 
-def read_pretrained(name: str, path: str | Path, *, num_classes: int) -> tuple[Tree, bool]:
-    """Reads published weights as `load_pretrained` does, and says whether the head is new.
-
-    Returns:
-      The variables, and whether their head was drawn at random.
+def read_pretrained(name: str, path: str | Path, *, num_classes: int) -> Pretrained:
+    """Reads published weights as `load_pretrained` does, with what the file says beside the arrays.
 
     Raises:
       UsageError: See `load_pretrained`.
@@ -106,7 +111,7 @@ def read_pretrained(name: str, path: str | Path, *, num_classes: int) -> tuple[T
     _check_num_classes(num_classes)
     if reader is None:
         raise UsageError(f"model {name!r} has no reader of pretrained weights; train it from scratch")
-    return reader(Path(path).expanduser(), num_classes)
+    return Pretrained(*reader(Path(path).expanduser(), num_classes))
 
 
 def load_pretrained(name: str, path: str | Path, *, num_classes: int = 1000) -> Tree:
@@ -116,8 +121,8 @@ def load_pretrained(name: str, path: str | Path, *, num_classes: int = 1000) -> 
       name: Name of the model. Its family must be that of the file: `efficientnet_*` for the weights of
         torchvision and timm, `tf_efficientnet_*` for those of Keras and for timm's `tf_` ones.
       path: A .safetensors, .h5 or .pth file of torchvision, timm or Keras; the names of its arrays say which.
-      num_classes: Number of classes. If the file has no head, or a head of another size, a new head is drawn
-        at random, and the log says so.
+      num_classes: Number of classes. A head of this size is kept, whatever its classes are. If the file has
+        no head, or a head of another size, a new head is drawn at random, and the log says so.
 
     Returns:
       Variables `{"params": ..., "batch_stats": ...}`, float32.
@@ -126,8 +131,14 @@ def load_pretrained(name: str, path: str | Path, *, num_classes: int = 1000) -> 
       UsageError: The model has no reader of pretrained weights, the file cannot be read, or its arrays do not
         fit: one line with the names that are missing, unexpected or of another shape.
     """
-    variables, _ = read_pretrained(name, path, num_classes=num_classes)
-    return variables
+    pretrained = read_pretrained(name, path, num_classes=num_classes)
+    if pretrained.new_head:
+        logging.info("%s has no head of %d classes: the head is new", path, num_classes)
+    if pretrained.norm_epsilon is not None:
+        logging.warning(
+            "%s needs create_model(%r, ..., norm_epsilon=%g)", path, name, pretrained.norm_epsilon
+        )
+    return pretrained.variables
 
 
 def get_image_size(name: str) -> int:

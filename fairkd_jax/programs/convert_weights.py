@@ -17,15 +17,7 @@ from fairkd_jax.errors import UsageError
 SOURCES = ("timm", "torchvision", "keras")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Converts the checkpoint that the command line names.
-
-    Args:
-      arguments: Arguments of the command line; None for those of the process.
-
-    Returns:
-      The exit code: 0, or 2 after a user's mistake.
-    """
+def _make_parser() -> OneLineParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help="Checkpoint file to convert.")
     parser.add_argument("output", type=Path, help="File .safetensors to write or to replace.")
@@ -47,31 +39,78 @@ def main(arguments: list[str] | None = None) -> int:
         default=1000,
         help="Number of classes (default: 1000). A head of another size is replaced by random weights.",
     )
-    options = parser.parse_args(arguments)
-    from fairkd_jax.models import load_pretrained
-    from fairkd_jax.models.weights.convert import to_source
-    from fairkd_jax.models.weights.files import read_checkpoint, write_safetensors
+    parser.add_argument(
+        "--class_names",
+        nargs="+",
+        metavar="CLASS",
+        help="Names of the classes in order, for the output: a training on the same classes keeps the head.",
+    )
+    return parser
 
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Checks the paths, and that the input is of the named architecture."""
+    from fairkd_jax.models.weights.files import read_checkpoint
+
+    if options.output.suffix != ".safetensors":
+        raise UsageError(f"{options.output} must end in .safetensors, the output format; change the name")
+    if not options.output.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {options.output.parent}; make it first")
+    stated = read_checkpoint(options.input).metadata.get("architecture", options.architecture)
+    if options.output.is_dir() or (options.output.exists() and options.output.samefile(options.input)):
+        found = "a folder" if options.output.is_dir() else "the input"
+        raise UsageError(f"{options.output} is {found}; choose another output")
+    if stated != options.architecture:
+        raise UsageError(f"{options.input} holds weights of {stated}; use --architecture {stated}")
+    names = options.class_names
+    if names and len(names) != options.num_classes:
+        raise UsageError(f"--class_names has {len(names)} names and --num_classes is {options.num_classes}")
+
+
+def _convert(options: argparse.Namespace) -> list[str]:
+    """Converts the file; returns the lines that say what was written."""
+    from fairkd_jax.models import read_pretrained
+    from fairkd_jax.models.weights.conventions import get_norm_epsilon, make_metadata
+    from fairkd_jax.models.weights.convert import to_source
+    from fairkd_jax.models.weights.files import write_safetensors
+
+    name = options.architecture
+    pretrained = read_pretrained(name, options.input, num_classes=options.num_classes)
+    if options.class_names:
+        pretrained = pretrained._replace(class_names=tuple(options.class_names))
+    arrays, metadata = to_source(name, pretrained.variables, options.names), make_metadata(name, pretrained)
+    write_safetensors(options.output, arrays, metadata | {"source": options.input.name, "format": "pt"})
+    lines = [f"{options.output}: {len(arrays)} arrays of {name}, named as in {options.names}"]
+    if pretrained.new_head:
+        lines.append(f"the head is new and untrained: the input has none of {options.num_classes} classes")
+    usual = get_norm_epsilon(name, options.names)
+    if (epsilon := float(metadata["norm_epsilon"])) != usual:
+        lines.append(
+            f"note: {options.names} would build this network with epsilon {usual:g} in BatchNorm, and these"
+            f" weights need {epsilon:g}"
+        )
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Converts the checkpoint that the command line names.
+
+    Args:
+      arguments: Arguments of the command line; None for those of the process.
+
+    Returns:
+      The exit code: 0, or 2 after a user's mistake.
+    """
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
     try:
-        if options.output.suffix != ".safetensors":
-            raise UsageError(f"{options.output} must end in .safetensors, the output format; change the name")
-        if not options.output.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder {options.output.parent}; make it first")
-        stated = read_checkpoint(options.input).metadata.get("architecture", options.architecture)
-        if options.output.is_dir() or (options.output.exists() and options.output.samefile(options.input)):
-            found = "a folder" if options.output.is_dir() else "the input"
-            raise UsageError(f"{options.output} is {found}; choose another output")
-        if stated != options.architecture:
-            raise UsageError(f"{options.input} holds weights of {stated}; use --architecture {stated}")
-        variables = load_pretrained(options.architecture, options.input, num_classes=options.num_classes)
-        arrays = to_source(options.architecture, variables, options.names)
-        metadata = {"architecture": options.architecture, "source": options.input.name, "format": "pt"}
-        write_safetensors(options.output, arrays, metadata)
+        _check_files(options)
+        lines = _convert(options)
     except UsageError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"{parser.prog}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    print(f"{options.output}: {len(arrays)} arrays of {options.architecture}, named as in {options.names}")
+    print(*lines, sep="\n")
     return 0

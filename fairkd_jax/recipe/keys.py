@@ -12,6 +12,8 @@ MODEL_KEYS = (
     "dropout_rate",
     "stochastic_depth_rate",
     "pretrained",
+    "head",
+    "norm_epsilon",
     "frozen_norm",
     "norm_momentum",
     "rematerialize",

@@ -12,6 +12,7 @@ from fairkd_jax.models import Classifier, create_model
 
 # timm fine-tunes both families with 0.9. Keras's 0.99 takes some 500 steps to follow a model that changes.
 FINETUNED_NORM_MOMENTUM = 0.9
+HEADS = ("auto", "keep", "new")
 
 Section = TypeVar("Section")
 
@@ -28,6 +29,8 @@ class ModelRecipe:
     dropout_rate: float | None
     stochastic_depth_rate: float | None
     pretrained: str
+    head: str
+    norm_epsilon: float | None
     frozen_norm: bool
     norm_momentum: float | None
     rematerialize: bool
@@ -45,6 +48,11 @@ class ModelRecipe:
         """
         if self.dtype not in ("float32", "bfloat16"):
             raise UsageError(f"dtype={self.dtype!r} is unknown; use float32 or bfloat16")
+        if self.head not in HEADS:
+            raise UsageError(f"head={self.head!r} is unknown; use one of {', '.join(HEADS)}")
+        if self.head == "keep" and (not self.pretrained or self.group_heads):
+            why = "group_heads draws new ones" if self.pretrained else "there is no pretrained file"
+            raise UsageError(f"head='keep' has no head to keep: {why}; use auto")
         momentum = self.norm_momentum
         if momentum is None and self.pretrained:
             momentum = FINETUNED_NORM_MOMENTUM
@@ -56,6 +64,7 @@ class ModelRecipe:
             stochastic_depth_rate=self.stochastic_depth_rate,
             frozen_norm=self.frozen_norm,
             norm_momentum=momentum,
+            norm_epsilon=self.norm_epsilon,
             rematerialize=self.rematerialize,
             group_heads=num_groups if self.group_heads else 0,
         )

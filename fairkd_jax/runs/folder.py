@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fairkd_jax.digests import read_json, write_json
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.keys import MODEL_KEYS
-from fairkd_jax.runs.versions import VERSION, take_names, upgrade
+from fairkd_jax.runs.versions import VERSION, take_open_values, upgrade
 
 # Keys that may change between two starts of the same run. `epochs` may only grow.
 # The fingerprint in the data's description identifies a teacher, and digests identify the data, wherever they
@@ -259,7 +259,7 @@ def check_resumable(workdir: Path, config: Mapping[str, Any], data_info: Mapping
         return
     old = read_run_config(workdir)
     known = {key: old.data_info.get(key) for key in data_info}
-    earlier = take_names(old.config, old.data_info, config)
+    earlier = take_open_values(old.config, old.data_info, config)
     changed = config_diff(earlier | {_DATA_INFO: known}, {**config, _DATA_INFO: dict(data_info)})
     if changed:
         raise UsageError(

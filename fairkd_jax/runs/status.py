@@ -10,6 +10,7 @@ from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.recipe.keys import count_steps
 from fairkd_jax.runs.folder import RunConfig, RunFolder, config_diff, read_run_config
+from fairkd_jax.runs.versions import take_open_values
 
 _TAIL_BYTES = 2**16  # the last line of a file is looked for in its last bytes
 
@@ -33,7 +34,7 @@ def is_trained(folder: Path, config: Mapping[str, Any]) -> bool:
     if not RunFolder(folder).is_run():
         return False
     saved = read_run_config(folder)
-    if changed := config_diff(saved.config, config):
+    if changed := config_diff(take_open_values(saved.config, saved.data_info, config), config):
         raise UsageError(
             f"{folder} holds a run with another config: {', '.join(changed)}; choose another --workdir"
         )

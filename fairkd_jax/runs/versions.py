@@ -36,7 +36,14 @@ _ADDED: dict[str, dict[str, Any]] = {
 }
 # Keys that were added later, with the behaviour from before. While they have this value, a hash of a config
 # leaves them out.
-ADDED_KEYS: dict[str, Any] = {"writer": "", "data.manifest.missing": []}
+ADDED_KEYS: dict[str, Any] = {
+    "writer": "",
+    "data.manifest.missing": [],
+    "student.head": "auto",
+    "student.norm_epsilon": None,
+    "teacher.head": "auto",
+    "teacher.norm_epsilon": None,
+}
 # Labels of the objectives of version 0 in tables, and which of them debias.
 _LABELS = {
     "cross_entropy": "CE",
@@ -81,14 +88,20 @@ def upgrade(
     return config, methods
 
 
-def take_names(old: dict[str, Any], data_info: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config of an earlier start with the names that a new config lists, where they are the same.
+def take_open_values(
+    old: dict[str, Any], data_info: Mapping[str, Any], new: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the config of an earlier start as a new config says it, where both mean the same.
+
+    Names of classes and groups may be listed or left open. An epsilon that is left open is the recorded one.
 
     Args:
       old: The config of the earlier start, as nested dicts.
       data_info: The description of the data that the earlier start has recorded.
       new: The config of this start, as nested dicts.
     """
+    if new["student"].get("norm_epsilon") is None:
+        old = old | {"student": old["student"] | {"norm_epsilon": None}}
     manifest, wanted = old["data"].get("manifest"), new["data"].get("manifest", {})
     if not manifest:
         return old

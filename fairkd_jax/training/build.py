@@ -19,7 +19,7 @@ from fairkd_jax.engine.sharding import make_abstract_arrays, make_replicated_sha
 from fairkd_jax.engine.state import TrainState
 from fairkd_jax.engine.train_step import init_state, make_train_step
 from fairkd_jax.engine.updates import STUDENT
-from fairkd_jax.models import Classifier, read_pretrained
+from fairkd_jax.models import Classifier
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.population import StudentRecipe
 from fairkd_jax.recipe.sections import ModelRecipe
@@ -27,6 +27,7 @@ from fairkd_jax.runs.loading import LoadedModel
 from fairkd_jax.training.checks import check_batch, make_task_info
 from fairkd_jax.training.context import RunContext
 from fairkd_jax.training.loop import Program
+from fairkd_jax.training.pretrained import read_first_weights
 from fairkd_jax.training.programs import StepFunctions, population_program, single_program
 from fairkd_jax.types import Tree
 
@@ -178,11 +179,10 @@ def _make_start(
 
     def start_pretrained(seed: int) -> TrainState:
         state = start_fresh(seed)
-        variables, new_head = read_pretrained(
-            model.architecture, model.pretrained, num_classes=len(dataset.info.class_names)
-        )
+        first = read_first_weights(model, dataset.info.class_names)
+        variables = first.pretrained.variables
         params = variables["params"]
-        if new_head or model.group_heads:
+        if not first.keeps_head:
             params = params | {head: state.params[STUDENT][head]}
         student = replicate({"params": params, "batch_stats": variables["batch_stats"]}, mesh)
         return dataclasses.replace(

@@ -14,10 +14,10 @@ from fairkd_jax.data.sampling import compute_balanced_counts
 from fairkd_jax.engine.optimizers import make_optimizers, make_run_schedule
 from fairkd_jax.engine.sharding import check_divides
 from fairkd_jax.errors import UsageError
-from fairkd_jax.models import read_pretrained
 from fairkd_jax.objectives import TaskInfo
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.sections import ModelRecipe
+from fairkd_jax.training.pretrained import read_first_weights
 from fairkd_jax.training.writers import import_writer, require_tensorboard
 
 
@@ -96,8 +96,7 @@ def check_data(recipe: Recipe, dataset: Dataset) -> None:
     models = [recipe.model, recipe.teacher.model] if recipe.trains_teacher else [recipe.model]
     for model in models:
         if model.pretrained:
-            classes = len(dataset.info.class_names)
-            read_pretrained(model.architecture, model.pretrained, num_classes=classes)
+            read_first_weights(model, dataset.info.class_names)
     if recipe.max_disparity is not None:
         _check_comparable(dataset.split("val").counts)
     _check_groups(recipe, dataset, any(model.group_heads for model in models))

@@ -28,6 +28,7 @@ from fairkd_jax.training import build
 from fairkd_jax.training.checks import check_data, check_recipe
 from fairkd_jax.training.context import RunContext, find_student_folder
 from fairkd_jax.training.loop import Program, fit
+from fairkd_jax.training.pretrained import read_first_weights, settle_norm_epsilon
 from fairkd_jax.training.programs import check_fits
 from fairkd_jax.training.student_log import Diverged
 from fairkd_jax.training.teacher import find_class_means
@@ -91,6 +92,7 @@ def train_recipe(
     check_recipe(recipe)
     earlier = [find_student_folder(student, workdir) for student in recipe.students]
     dataset = open_data(keep_recorded_names(recipe.data, [*earlier, RunFolder(workdir).teacher]))
+    recipe = settle_norm_epsilon(recipe, dataset.info.class_names, earlier)
     run = RunContext(workdir, recipe, dataset, describe_data(dataset), devices, name)
     run.check_resumable()
     check_data(recipe, dataset)
@@ -248,6 +250,11 @@ def _introduce(run: RunContext, program: Program, where: str) -> None:
     if run.teacher:
         sizes += f", teacher {num_parameters(run.teacher.variables['params']):,}"
     table = RunFolder(run.workdir).parameters.name
+    model = run.recipe.model
+    if model.pretrained:
+        first = read_first_weights(model, run.dataset.info.class_names)
+        kept = "keeps its head" if first.keeps_head else "has a new head"
+        _say(f"{program.name}: starts from {model.pretrained} and {kept}: {first.reason}")
     _say(
         f"{program.name}: {run.recipe.model.architecture} on {run.dataset.info.name}, "
         f"{len(program.train):,} images, {program.total_steps:,} steps of {program.batch_size} on "

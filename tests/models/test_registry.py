@@ -8,7 +8,7 @@ import pytest
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models import MODEL_NAMES, create_model, get_image_size, num_parameters
-from fairkd_jax.models.architecture import round_filters
+from fairkd_jax.models.architecture import ARCHITECTURES, round_filters
 
 
 @cache
@@ -33,6 +33,46 @@ def test_published_parameter_counts(name, trainable, with_statistics):
     assert num_parameters(variables["params"]) == trainable
     if with_statistics is not None:
         assert num_parameters(variables) == with_statistics
+
+
+def count_parameters(network):
+    """Counts the scalars of a network with 1000 classes, from its table alone."""
+    channels, total = network.stem, 3 * 9 * network.stem + 2 * network.stem
+    for stage in network.stages:
+        for _ in range(stage.blocks):
+            inner, squeezed = channels * stage.expand, channels // 4
+            total += (channels + 2) * inner if stage.expand > 1 else 0
+            total += (stage.kernel**2 + 2) * inner + 2 * inner * squeezed + inner + squeezed
+            total += (inner + 2) * stage.filters
+            channels = stage.filters
+    return total + (channels + 2) * network.head + 1000 * (network.head + 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters", "image_size", "dropout"),
+    [  # torchvision's documentation of its weights; image size and dropout of the authors' own table
+        (0, 5_288_548, 224, 0.2),
+        (1, 7_794_184, 240, 0.2),
+        (2, 9_109_994, 260, 0.3),
+        (3, 12_233_232, 300, 0.3),
+        (4, 19_341_616, 380, 0.4),
+        (5, 30_389_784, 456, 0.4),
+        (6, 43_040_704, 528, 0.5),
+        (7, 66_347_960, 600, 0.5),
+    ],
+)
+def test_the_constants_of_every_variant(size, parameters, image_size, dropout):
+    for family, padding, epsilon, momentum in (("", "symmetric", 1e-5, 0.9), ("tf_", "SAME", 1e-3, 0.99)):
+        network = ARCHITECTURES[f"{family}efficientnet_b{size}"]
+        assert count_parameters(network) == parameters
+        assert (network.image_size, network.dropout_rate, network.stochastic_depth_rate) == (
+            image_size,
+            dropout,
+            0.2,
+        )
+        assert (network.padding, network.bn_epsilon, network.bn_momentum) == (padding, epsilon, momentum)
+        assert [stage.kernel for stage in network.stages] == [3, 3, 5, 3, 5, 5, 3]
+        assert [stage.stride for stage in network.stages] == [1, 2, 2, 2, 1, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pretrained weights: names, layouts, there and back, and every way in which a file can be wrong."""
 
+import dataclasses
 import json
 import struct
 from pathlib import Path
@@ -16,13 +17,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.models import create_model, load_pretrained
+from fairkd_jax.models import create_model, load_pretrained, read_pretrained
 from fairkd_jax.models.architecture import ARCHITECTURES
 from fairkd_jax.models.weights.convert import to_source
 from fairkd_jax.models.weights.leaves import SOURCES, list_leaves
 from fairkd_jax.programs import convert_weights
 
 NAME, CLASSES = "efficientnet_tiny", 7
+# The sizes of this network, for one that keeps another's conventions.
+SMALL = {key: getattr(ARCHITECTURES[NAME], key) for key in ("stem", "stages", "head")}
 SHARED = Path(__file__).parents[3] / "shared"
 REAL = SHARED / "data" / "weights" / "tf_efficientnet_b0_imagenet.safetensors"
 
@@ -51,7 +54,11 @@ def write(tmp_path):
     return make
 
 
-def write_keras(path, arrays, prefix=""):
+# What the published files hold: the entry called variance is the standard deviation.
+KERAS_IMAGENET = {"mean": [0.485, 0.456, 0.406], "variance": [0.229, 0.224, 0.225], "count": 0}
+
+
+def write_keras(path, arrays, prefix="", **normalization):
     """As Keras lays them out: a group a layer, twice, and a colon."""
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
@@ -59,8 +66,9 @@ def write_keras(path, arrays, prefix=""):
             if layer.endswith("dwconv"):
                 weight = "depthwise_kernel"
             file[f"{prefix}{layer}/{layer}/{weight}:0"] = array
-        for name in ("mean", "variance", "count"):
-            file[f"{prefix}normalization_4/normalization_4/{name}:0"] = np.zeros(3)
+        layer = f"{prefix}normalization_4/normalization_4"
+        for name, values in {**KERAS_IMAGENET, **normalization}.items():
+            file[f"{layer}/{name}:0"] = np.float32(values)
         if prefix:  # a whole model, with its optimizer
             file["optimizer_weights/adam/stem_conv/kernel:0"] = np.zeros(3)
     return path
@@ -241,19 +249,95 @@ def test_torch_files_are_read(variables, arrays, tmp_path):
         load_pretrained(NAME, path)
 
 
-def test_the_other_family_is_warned_of(variables, write, monkeypatch):
+def test_the_other_family_is_warned_of(variables, write, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(logging, "warning", lambda *words: said.append(words[0] % words[1:]))
-    monkeypatch.setitem(ARCHITECTURES, f"tf_{NAME}", ARCHITECTURES[NAME])
+    other = dataclasses.replace(ARCHITECTURES[NAME], padding="SAME", bn_epsilon=1e-3)
+    monkeypatch.setitem(ARCHITECTURES, f"tf_{NAME}", other)
     arrays = to_source(NAME, variables, "timm")
-    path = write(arrays, metadata={"architecture": f"tf_{NAME}"})
+    path = write(arrays, metadata={"architecture": f"tf_{NAME}", "norm_epsilon": "0.001"})
     load_pretrained(NAME, path, num_classes=CLASSES)
-    assert "holds weights of tf_efficientnet_tiny and is read into efficientnet_tiny" in said[0]
+    assert "trained with SAME padding, and efficientnet_tiny has symmetric padding" in said[0]
+    assert "needs create_model('efficientnet_tiny', ..., norm_epsilon=0.001)" in said.pop()
+    load_pretrained(f"tf_{NAME}", path, num_classes=CLASSES)
+    assert len(said) == 1
+    keras = write_keras(tmp_path / "w.h5", to_source(NAME, variables, "keras"))
+    load_pretrained(NAME, keras, num_classes=CLASSES)
+    assert "SAME padding" in said.pop(1)
+    said.pop()
     other = write(arrays, metadata={"architecture": "efficientnet_b0"})
     with pytest.raises(UsageError, match="of efficientnet_b0, not of efficientnet_tiny; use efficientnet_b0"):
         load_pretrained(NAME, other, num_classes=CLASSES)
     load_pretrained(NAME, write(arrays, metadata={"architecture": NAME}), num_classes=CLASSES)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"mean": [0.0, 0.0, 0.0], "variance": [1.0, 1.0, 1.0]},
+        {"mean": [0.5, 0.45, 0.4]},
+        {"variance": [0.229**2, 0.224**2, 0.225**2]},
+        {"mean": [0.4]},
+        {"variance": [np.nan] * 3},
+    ],
+)
+def test_keras_images_normalized_by_other_numbers_are_refused(variables, tmp_path, numbers):
+    arrays = to_source(NAME, variables, "keras")
+    path = write_keras(tmp_path / "weights.h5", arrays, **numbers)
+    with pytest.raises(UsageError, match=r"normalization_4/(mean|variance): .*cannot be followed yet"):
+        load_pretrained(NAME, path, num_classes=CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "epsilon"),
+    [  # as the builders of the libraries have it
+        *((f"efficientnet_b{size}", "torchvision", 1e-5) for size in range(5)),
+        *((f"efficientnet_b{size}", "torchvision", 1e-3) for size in (5, 6, 7)),
+        *((f"efficientnet_b{size}", "timm", 1e-5) for size in range(8)),
+        *((f"tf_efficientnet_b{size}", "timm", 1e-3) for size in range(8)),
+        *((f"tf_efficientnet_b{size}", "keras", 1e-3) for size in range(8)),
+    ],
+)
+def test_the_epsilon_is_that_of_the_library_whose_names_the_file_has(
+    variables, write, tmp_path, monkeypatch, name, source, epsilon
+):
+    network = dataclasses.replace(ARCHITECTURES[name], **SMALL)
+    monkeypatch.setitem(ARCHITECTURES, name, network)
+    arrays = to_source(name, variables, source)
+    path = write_keras(tmp_path / "w.h5", arrays) if source == "keras" else write(arrays)
+    found = read_pretrained(name, path, num_classes=CLASSES)
+    assert (found.norm_epsilon or network.bn_epsilon) == epsilon
+    built = create_model(name, num_classes=CLASSES, norm_epsilon=found.norm_epsilon)
+    assert built.architecture.bn_epsilon == epsilon
+
+
+def test_a_conversion_keeps_the_epsilon_and_the_names_of_the_classes(
+    variables, write, tmp_path, monkeypatch, capsys
+):
+    name = "efficientnet_b5"
+    monkeypatch.setitem(ARCHITECTURES, name, dataclasses.replace(ARCHITECTURES[name], **SMALL))
+    path, output = write(to_source(name, variables, "torchvision")), tmp_path / "timm.safetensors"
+    classes = [f"c{number}" for number in range(CLASSES)]
+    common = [str(output), f"--num_classes={CLASSES}", f"--architecture={name}"]
+    assert convert_weights.main([str(path), *common, "--class_names", *classes]) == 0
+    assert "epsilon 1e-05 in BatchNorm, and these weights need 0.001" in capsys.readouterr().out
+    found = read_pretrained(name, output, num_classes=CLASSES)
+    assert (found.norm_epsilon, found.class_names) == (1e-3, tuple(classes))
+    other = tmp_path / "again.safetensors"
+    assert convert_weights.main([str(output), str(other), *common[1:], "--names=torchvision"]) == 0
+    assert "note:" not in capsys.readouterr().out
+    assert read_pretrained(name, other, num_classes=CLASSES)[1:] == found[1:]
+    assert convert_weights.main([str(path), *common, "--class_names", "one"]) == 2
+    assert convert_weights.main([str(path), *common[:1], f"--architecture={name}", "--num_classes=3"]) == 0
+    assert "the head is new and untrained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stated", ["0", "nan", "-1e-3", "x"])
+def test_an_epsilon_that_is_none_is_one_line(arrays, write, stated):
+    path = write(arrays, metadata={"norm_epsilon": stated})
+    with pytest.raises(UsageError, match="norm_epsilon in its metadata"):
+        load_pretrained(NAME, path, num_classes=CLASSES)
 
 
 def test_the_script_converts_and_converts_back(arrays, write, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Starting from pretrained weights: what moves, what does not, and when."""
 
+import json
 import re
 
 import jax
@@ -9,12 +10,17 @@ from flax.traverse_util import flatten_dict
 
 from configs import ckd
 from fairkd_jax.errors import UsageError
+from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.files import write_text
 from fairkd_jax.models import create_model
 from fairkd_jax.models.weights.convert import to_source
-from fairkd_jax.models.weights.files import write_safetensors
+from fairkd_jax.models.weights.files import read_checkpoint, write_safetensors
 from fairkd_jax.recipe.sections import parse_model
+from fairkd_jax.recipe.values import normalize
+from fairkd_jax.runs.folder import read_run_config, to_json_dict
+from fairkd_jax.runs.status import is_trained
 from fairkd_jax.training import train
+from fairkd_jax.training.pretrained import read_first_weights
 from tests.training.runs import ONE, last_student
 
 NAME = "blocks"
@@ -60,6 +66,89 @@ def test_a_run_starts_from_the_file(make_config, pretrained, tmp_path):
     assert 0 < max(params) < 1e-4
     # The head has another size, and is a new one.
     assert student_of(tmp_path / "run")["params", "classifier", "kernel"].shape[1] == 10
+
+
+def name_classes(pretrained, folder, names):
+    """The same file, which names the classes of its head."""
+    arrays = read_checkpoint(pretrained[0])
+    path = folder / "named.safetensors"
+    metadata = {} if names is None else {"class_names": json.dumps(names)}
+    write_safetensors(path, {name: arrays.read(name) for name in arrays.shapes}, metadata)
+    return str(path)
+
+
+FIVE = ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("names", "head", "keeps", "reason"),
+    [
+        (None, "auto", False, "does not name its classes; head=keep would keep"),
+        (FIVE, "auto", True, "names the same classes"),
+        (FIVE[::-1], "auto", False, "other classes, or another order"),
+        (FIVE[:4], "auto", False, "does not name its classes"),
+        ({"a": 1}, "auto", False, "does not name its classes"),
+        (FIVE, "new", False, "head=new"),
+        (None, "keep", True, "head=keep"),
+    ],
+)
+def test_a_head_is_kept_where_the_classes_are_known_to_agree(
+    make_config, pretrained, tmp_path, names, head, keeps, reason
+):
+    config = make_config(student__architecture=NAME, student__head=head)
+    config.student.pretrained = name_classes(pretrained, tmp_path, names)
+    model = parse_model(config.student)
+    found = read_first_weights(model, FIVE)
+    assert found.keeps_head == keeps
+    assert reason in found.reason
+    sizes = {"auto": "has no head of 3 classes", "new": "has no head of 3 classes", "keep": None}
+    if sizes[head]:
+        assert sizes[head] in read_first_weights(model, FIVE[:3]).reason
+        return
+    with pytest.raises(UsageError, match=r"head='keep': .* has no head of 3 classes; use auto or new"):
+        read_first_weights(model, FIVE[:3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": "old"}, "head='old' is unknown; use one of auto, keep, new"),
+        ({"head": "keep"}, "no head to keep: there is no pretrained file"),
+        ({"head": "keep", "pretrained": "x", "group_heads": True}, "group_heads draws new ones"),
+        ({"norm_epsilon": 0.0}, "norm_epsilon=0.0 is out of range"),
+    ],
+)
+def test_options_of_a_head_that_cannot_be_are_refused(make_config, changes, message):
+    config = make_config(student__architecture=NAME)
+    config.student.update(changes)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        parse_model(config.student).create(num_classes=2)
+
+
+def test_the_head_and_the_epsilon_of_a_file_reach_the_student_and_stay(make_config, tmp_path, capsys):
+    module = create_model(NAME, num_classes=10)
+    variables = jax.jit(module.init)(jax.random.key(7), np.zeros((1, 16, 16, 3), np.float32))
+    metadata = {"class_names": json.dumps([*"0123456789"]), "norm_epsilon": "0.001"}
+    write_safetensors(tmp_path / "w.safetensors", to_source(NAME, variables, "timm"), metadata)
+    config = make_config(student__architecture=NAME, epochs=1, optimizer__learning_rate=1e-6)
+    config.student.pretrained = str(tmp_path / "w.safetensors")
+    folder = tmp_path / "run"
+    train(config, folder, devices=ONE)
+    assert "keeps its head: the file names the same classes" in capsys.readouterr().out
+    assert moved(flatten_dict(variables), student_of(folder))["params/classifier/kernel"] < 1e-4
+    saved = read_run_config(folder).config
+    assert saved["student"]["norm_epsilon"] == 1e-3
+    assert parse_model(saved["student"]).create(num_classes=10).architecture.bn_epsilon == 1e-3
+    evaluate_run(folder, devices=ONE)
+    assert is_trained(folder, to_json_dict(normalize(config)))
+    # The file has another epsilon now, and the run keeps its own.
+    write_safetensors(tmp_path / "w.safetensors", to_source(NAME, variables, "timm"), {})
+    train(config, folder, devices=ONE)
+    assert "this run is complete" in capsys.readouterr().out
+    assert read_run_config(folder).config["student"]["norm_epsilon"] == 1e-3
+    config.student.norm_epsilon = 1e-4
+    with pytest.raises(UsageError, match=r"student\.norm_epsilon \(was 0\.001, now 0\.0001\)"):
+        train(config, folder, devices=ONE)
 
 
 def test_a_smaller_rate_for_the_backbone(make_config, pretrained, tmp_path):

@@ -8,24 +8,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.models.architecture import ARCHITECTURES
 from fairkd_jax.models.efficientnet import EfficientNet
+from fairkd_jax.models.weights.conventions import (
+    EPSILONS,
+    NORMALIZATION,
+    Pretrained,
+    check_family,
+    check_normalization,
+    read_class_names,
+    read_norm_epsilon,
+)
 from fairkd_jax.models.weights.files import Checkpoint, read_checkpoint
 from fairkd_jax.models.weights.leaves import SOURCES, Leaf, list_leaves
 from fairkd_jax.types import Tree
 
 _SHOWN = 10
-# Arrays that a network does not need: torch's counters of steps, and Keras's preprocessing layer, whose name
-# has a number if another model was made before in the same process.
-_IGNORED = re.compile(r"(.*\.)?num_batches_tracked|normalization(_\d+)?/(mean|variance|count)")
+# Arrays that a network does not need: torch's counters of steps, and Keras's preprocessing layer.
+_IGNORED = re.compile(rf"(.*\.)?num_batches_tracked|{NORMALIZATION.pattern}")
 _INIT_SIZE = 32  # pixels; the shapes of the variables do not depend on it
 
 
-def read_efficientnet(name: str, path: Path, *, num_classes: int) -> tuple[Tree, bool]:
+def read_efficientnet(name: str, path: Path, *, num_classes: int) -> Pretrained:
     """Reads published weights of an EfficientNet.
 
     Args:
@@ -33,18 +40,17 @@ def read_efficientnet(name: str, path: Path, *, num_classes: int) -> tuple[Tree,
       path: Checkpoint file of torchvision, timm or Keras.
       num_classes: Number of classes. If the file has no head of this size, a new head is drawn at random.
 
-    Returns:
-      Variables `{"params": ..., "batch_stats": ...}`, float32, and whether their head is new.
-
     Raises:
-      UsageError: The file cannot be read, or its arrays do not fit the model.
+      UsageError: The file cannot be read, its arrays do not fit the model, or its images are normalized in
+        another way than by ImageNet's mean and standard deviation.
     """
     architecture = ARCHITECTURES[name]
     model = EfficientNet(architecture, num_classes)
     checkpoint = read_checkpoint(path)
-    _check_family(name, checkpoint)
     table = list(list_leaves(architecture))
     source = _recognize_source(checkpoint, table)
+    check_family(name, checkpoint, source)
+    check_normalization(checkpoint)
     image = jnp.zeros((1, _INIT_SIZE, _INIT_SIZE, 3))
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image))
     head = [leaf for leaf in table if leaf.is_head]
@@ -55,12 +61,13 @@ def read_efficientnet(name: str, path: Path, *, num_classes: int) -> tuple[Tree,
     extra = [leaf.names[source] for leaf in head] if new_head else []
     _check_names(checkpoint, table, source, shapes, extra)
     arrays = {leaf.path: _read_leaf(checkpoint, leaf, source) for leaf in table}
-    _check_usable(checkpoint.path, arrays, architecture.bn_epsilon)
+    _check_usable(checkpoint.path, arrays)
     if new_head:
         drawn = flatten_dict(jax.jit(model.init)(jax.random.key(0), image))
         arrays |= {leaf.path: drawn[leaf.path] for leaf in head}
-        logging.info("%s has no head of %d classes: the head is new", checkpoint.path, num_classes)
-    return unflatten_dict({leaf: jnp.asarray(array) for leaf, array in arrays.items()}), new_head
+    variables = unflatten_dict({leaf: jnp.asarray(array) for leaf, array in arrays.items()})
+    names = () if new_head else read_class_names(checkpoint, num_classes)
+    return Pretrained(variables, new_head, names, read_norm_epsilon(checkpoint, name, source))
 
 
 def to_source(name: str, variables: Tree, source: str) -> dict[str, np.ndarray]:
@@ -141,7 +148,7 @@ def _read_leaf(checkpoint: Checkpoint, leaf: Leaf, source: str) -> np.ndarray:
     return np.ascontiguousarray(change(checkpoint.read(leaf.names[source]))).astype(np.float32)
 
 
-def _check_usable(path: Path, arrays: Mapping[tuple[str, ...], np.ndarray], epsilon: float) -> None:
+def _check_usable(path: Path, arrays: Mapping[tuple[str, ...], np.ndarray]) -> None:
     bad = ["/".join(leaf) for leaf, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
         raise UsageError(
@@ -150,22 +157,9 @@ def _check_usable(path: Path, arrays: Mapping[tuple[str, ...], np.ndarray], epsi
     variances = [array for leaf, array in arrays.items() if leaf[-1] == "var"]
     if any((variance < 0).any() for variance in variances):
         raise UsageError(f"{path} holds negative variances and is damaged; download the file again")
-    if all(np.allclose(variance, 1.0 - epsilon, rtol=0, atol=1e-6) for variance in variances):
-        raise UsageError(
-            f"{path} has its BatchNorm folded into the convolutions (all running variances 1 - {epsilon:g})"
-            " and cannot be trained further; use the checkpoint before folding"
-        )
-
-
-def _check_family(name: str, checkpoint: Checkpoint) -> None:
-    """Refuses a file whose metadata names another model, and warns if they name the other family."""
-    stated = checkpoint.metadata.get("architecture", "")
-    if stated in ARCHITECTURES and stated.removeprefix("tf_") != name.removeprefix("tf_"):
-        raise UsageError(f"{checkpoint.path} holds weights of {stated}, not of {name}; use {stated}")
-    if stated in ARCHITECTURES and stated != name:
-        logging.warning(
-            "%s holds weights of %s and is read into %s: the families differ in padding and BatchNorm",
-            checkpoint.path,
-            stated,
-            name,
-        )
+    for epsilon in EPSILONS:
+        if all(np.allclose(variance, 1.0 - epsilon, rtol=0, atol=1e-6) for variance in variances):
+            raise UsageError(
+                f"{path} has its BatchNorm folded into the convolutions (all running variances"
+                f" 1 - {epsilon:g}) and cannot be trained further; use the checkpoint before folding"
+            )
