@@ -140,7 +140,10 @@ def main() -> None:
     program_flags.load_config(_CONFIG)
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     fixed = config_flags.get_override_values(flags.FLAGS["config"])
-    runs = planned_runs.plan_runs(make_config, parse_grid(_GRID.value), fixed, get_workdir(file))
+    # The machines of a cluster may have data that this machine lacks.
+    here = _DRY_RUN.value or not os.environ.get("RAY_ADDRESS")
+    axes, workdir = parse_grid(_GRID.value), get_workdir(file)
+    runs = planned_runs.plan_runs(make_config, axes, fixed, workdir, with_data=here)
 
     def list_commands(run: "PlannedRun") -> list["Command"]:
         return planned_runs.list_commands(run, file, validate=_EVALUATE.value, probe=_PROBE.value)

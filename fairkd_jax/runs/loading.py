@@ -92,6 +92,21 @@ def load_run(workdir: Path, which: str, data_info: Mapping[str, Any], mesh: jax.
       UsageError: The run was trained on other data, or as `load_model` does.
     """
     saved = read_run_config(workdir)
+    check_trained_on(workdir, saved, data_info)
+    return _restore_model(workdir, saved, which, mesh)
+
+
+def check_trained_on(workdir: Path, saved: RunConfig, data_info: Mapping[str, Any]) -> None:
+    """Checks that a run was trained on the same split of the same data.
+
+    Args:
+      workdir: The run's folder.
+      saved: Its config.
+      data_info: The description of the data.
+
+    Raises:
+      UsageError: The run was trained on other data, other classes, or another order of classes.
+    """
     own = saved.data_info
     if own["class_names"] != data_info["class_names"]:
         if sorted(own["class_names"]) == sorted(data_info["class_names"]):
@@ -105,7 +120,6 @@ def load_run(workdir: Path, which: str, data_info: Mapping[str, Any], mesh: jax.
         raise UsageError(
             f"{workdir} was trained on other images, or on another split of {data_info['dataset']}"
         )
-    return _restore_model(workdir, saved, which, mesh)
 
 
 def load_teacher(workdir: Path, data_info: Mapping[str, Any], mesh: jax.sharding.Mesh) -> LoadedModel:

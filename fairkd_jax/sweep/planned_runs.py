@@ -27,6 +27,7 @@ from fairkd_jax.sweep import grid
 from fairkd_jax.sweep.worker import Job
 from fairkd_jax.training.checks import check_recipe
 from fairkd_jax.training.context import find_student_folder
+from fairkd_jax.training.preflight import Preflight
 
 # Keys for a run that trains its own teacher; `teacher.checkpoint` takes the place of these keys.
 OWN_TEACHER = {f"teacher.{key}" for key in TEACHER_KEYS}
@@ -61,7 +62,12 @@ class PlannedRun:
 
 
 def plan_runs(
-    make_config: MakeConfig, axes: Mapping[str, Sequence[str]], fixed: Mapping[str, Any], folder: Path
+    make_config: MakeConfig,
+    axes: Mapping[str, Sequence[str]],
+    fixed: Mapping[str, Any],
+    folder: Path,
+    *,
+    with_data: bool,
 ) -> list[PlannedRun]:
     """Plans the runs of a grid, teachers first.
 
@@ -75,6 +81,7 @@ def plan_runs(
       axes: Texts of the values by key of the grid.
       fixed: Value by key, for each key that --config.KEY=VALUE sets for all points.
       folder: Folder of the sweep.
+      with_data: Whether to check the data and the pretrained files too, which must then be on this machine.
 
     Returns:
       Runs of the teachers, then runs of the points.
@@ -89,6 +96,7 @@ def plan_runs(
     fixed_texts = {key: grid.format_value(value) for key, value in fixed.items()}
     teachers: dict[str, PlannedRun] = {}
     runs: dict[str, PlannedRun] = {}
+    preflight = Preflight() if with_data else None
     for texts in grid.list_points(axes):
         config = make_config(fixed_texts | texts)
         values = flatten(normalize(config).to_dict())
@@ -97,7 +105,7 @@ def plan_runs(
         name = grid.make_point_name({key: values[key] for key in axes})
         if name in runs:
             raise UsageError(f"--grid: two points are {name}; name each value once")
-        recipe = _parse_point(name, config)
+        recipe = _parse_point(name, config, folder / name, preflight)
         teacher_name = ""
         if recipe.trains_teacher and not OWN_TEACHER & axes.keys():
             teacher = _plan_teacher(base, config, folder, set(axes))
@@ -109,11 +117,13 @@ def plan_runs(
     return [*teachers.values(), *runs.values()]
 
 
-def _parse_point(name: str, config: Any) -> Recipe:
-    """Reads the config of a point; an error names the point."""
+def _parse_point(name: str, config: Any, folder: Path, preflight: Preflight | None) -> Recipe:
+    """Reads the config of a point and checks as much as can be; an error names the point."""
     try:
         recipe = parse_recipe(config)
         check_recipe(recipe)
+        if preflight:
+            preflight.check(recipe, [find_student_folder(student, folder) for student in recipe.students])
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
     return recipe

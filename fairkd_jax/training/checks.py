@@ -21,6 +21,11 @@ from fairkd_jax.training.pretrained import read_first_weights
 from fairkd_jax.training.writers import import_writer, require_tensorboard
 
 
+def list_trained_models(recipe: Recipe) -> list[ModelRecipe]:
+    """Lists the models that a run trains: its student, and its teacher where none is given."""
+    return [recipe.model, recipe.teacher.model] if recipe.trains_teacher else [recipe.model]
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Checks writers, models, optimizers and the names of frozen arrays before any data is read.
 
@@ -93,7 +98,7 @@ def check_data(recipe: Recipe, dataset: Dataset) -> None:
     absent = [split for split in SPLITS if split not in dataset.info.num_examples]
     if absent:
         raise UsageError(f"{dataset.info.name} has no images in {' and '.join(absent)}, which a run needs")
-    models = [recipe.model, recipe.teacher.model] if recipe.trains_teacher else [recipe.model]
+    models = list_trained_models(recipe)
     for model in models:
         if model.pretrained:
             read_first_weights(model, dataset.info.class_names)
@@ -136,6 +141,15 @@ def check_batch(recipe: Recipe, train: Split, mesh: jax.sharding.Mesh) -> None:
       UsageError: The batch does not divide by the devices, or is larger than the training split.
     """
     check_divides("batch_size", recipe.batch_size, mesh)
+    check_batch_size(recipe, train)
+
+
+def check_batch_size(recipe: Recipe, train: Split) -> None:
+    """Checks that the training split fills a batch.
+
+    Raises:
+      UsageError: The batch is larger than the training split.
+    """
     if recipe.batch_size > len(train):
         raise UsageError(f"batch_size={recipe.batch_size} is more than the {len(train)} training images")
 

@@ -27,8 +27,8 @@ FILE = ROOT / "configs" / "rkd_adv.py"
 AXES = {"adversary.weight": ["0.0", "0.5"], "seed": ["0", "1"]}
 
 
-def planned(folder, axes=AXES, fixed=None, file=FILE):
-    return plan_runs(make_config(file), axes, fixed or {}, folder)
+def planned(folder, axes=AXES, fixed=None, file=FILE, with_data=False):
+    return plan_runs(make_config(file), axes, fixed or {}, folder, with_data=with_data)
 
 
 def commands(run, **options):

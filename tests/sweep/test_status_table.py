@@ -128,7 +128,9 @@ def test_a_run_has_begun_when_its_log_grows(points):
 
 def test_how_far_a_run_is_stands_in_its_folder(tmp_path):
     assert find_progress(tmp_path) is None
-    run = plan_runs(make_config(ROOT / "configs" / "student.py"), {"seed": ["1"]}, {}, tmp_path)[0]
+    run = plan_runs(
+        make_config(ROOT / "configs" / "student.py"), {"seed": ["1"]}, {}, tmp_path, with_data=False
+    )[0]
     lines = [{"step": step, "loss": 1.0, "noise": "x" * 40_000} for step in (5, 10)]
     write_run(run.folder, run.students[0][1], lines=lines)
     assert find_progress(run.folder) == (10, 31)

@@ -1,0 +1,70 @@
+"""What the start of a run would refuse, found without preparing data and without training."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from fairkd_jax.data.catalog import make_plan
+from fairkd_jax.data.layout import find_prepared_folder, get_default_directory, is_prepared
+from fairkd_jax.data.pipeline import Dataset
+from fairkd_jax.recipe.parse import Recipe
+from fairkd_jax.recipe.sections import DataRecipe
+from fairkd_jax.runs.dataset import describe_data, keep_recorded_names, open_data
+from fairkd_jax.runs.folder import read_run_config
+from fairkd_jax.runs.loading import check_trained_on
+from fairkd_jax.training.checks import check_batch_size, check_data, list_trained_models
+from fairkd_jax.training.pretrained import read_first_weights
+
+
+class Preflight:
+    """Checks of many runs, in which the same data are opened once."""
+
+    def __init__(self) -> None:
+        """Starts with no data."""
+        self._classes: dict[str, tuple[str, ...]] = {}
+        self._datasets: dict[str, Dataset] = {}
+
+    def check(self, recipe: Recipe, folders: Iterable[Path]) -> None:
+        """Checks data, pretrained files and a given teacher of a run, as far as they are there.
+
+        Data that are not prepared yet are checked as far as their names go.
+
+        Args:
+          recipe: The recipe of the run, which `check_recipe` accepts.
+          folders: Folders that may hold an earlier start of the run.
+
+        Raises:
+          UsageError: The start of the run would be refused.
+        """
+        data = dataclasses.replace(keep_recorded_names(recipe.data, folders), cache="none")
+        classes, dataset = self._open(data)
+        if dataset is None:
+            for model in list_trained_models(recipe):
+                if model.pretrained:
+                    read_first_weights(model, classes)
+            if recipe.uses_teacher and recipe.teacher.checkpoint:
+                read_run_config(Path(recipe.teacher.checkpoint))
+            return
+        check_data(recipe, dataset)
+        check_batch_size(recipe, dataset.split("train"))
+        if recipe.uses_teacher and recipe.teacher.checkpoint:
+            teacher = Path(recipe.teacher.checkpoint)
+            check_trained_on(teacher, read_run_config(teacher), describe_data(dataset))
+
+    def _open(self, data: DataRecipe) -> tuple[tuple[str, ...], Dataset | None]:
+        """Returns the names of the classes, and the data set where it is prepared."""
+        key = repr(data)
+        if key not in self._classes:
+            plan = make_plan(
+                data.name,
+                source=data.source,
+                size=data.size,
+                resize=data.resize,
+                quality=data.quality,
+                options=data.options,
+            )
+            root = Path(data.directory or get_default_directory()).expanduser().absolute()
+            self._classes[key] = plan.class_names
+            if is_prepared(find_prepared_folder(plan, root)):
+                self._datasets[key] = open_data(data)
+        return self._classes[key], self._datasets.get(key)
