@@ -7,6 +7,8 @@ import shutil
 import jax
 import pytest
 
+from fairkd_jax import digests
+from fairkd_jax.data import file_hashes
 from fairkd_jax.data.pipeline import open_dataset
 from tests.programs import CACHE, QUICK, Forks
 
@@ -33,6 +35,16 @@ def forget_programs():
     """Gives back the memory of what a file has compiled; the folder of the cache has it still."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def keep_records_apart(tmp_path_factory):
+    """What is remembered of files that tests write does not stay in the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (digests, file_hashes):
+            patch.setattr(module, "get_cache_folder", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ KEPT = json.loads((Path(__file__).parent / "kept" / "configs.json").read_text())
 ADDED = {
     "writer": "",
     "data.manifest.missing": [],
+    "data.max_file_mib": 32.0,
+    "data.allow_duplicates": False,
     **{f"{model}.head": "auto" for model in ("student", "teacher")},
     **{f"{model}.norm_epsilon": None for model in ("student", "teacher")},
 }  # keys that these configs did not have, with the behaviour of that time

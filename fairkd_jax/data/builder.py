@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fairkd_jax.data.layout import REPORT_NAME, VERSION, name_table_file
+from fairkd_jax.data.layout import HASHES, REPORT_NAME, VERSION, name_table_file
 from fairkd_jax.data.preparation_plan import Example
 
 
@@ -30,6 +30,7 @@ class PreparedConfig(tfds.core.BuilderConfig):
       images: Function that takes a split name and yields (position in the split, encoded bytes) of each
         example, in any order.
       report: Content of the report file, ready for JSON.
+      with_hashes: Whether the tables get the SHA-256 of each image file.
     """
 
     size: int = 0
@@ -40,6 +41,7 @@ class PreparedConfig(tfds.core.BuilderConfig):
     examples: dict[str, list[Example]] = field(default_factory=dict)
     images: Callable[[str], Iterator[tuple[int, bytes]]] = field(default=lambda split: iter(()))
     report: dict[str, Any] = field(default_factory=dict)
+    with_hashes: bool = True
 
 
 class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -93,6 +95,8 @@ class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                 name: np.array([example.attributes[name] for example in examples], np.int32)
                 for name in config.attributes
             }
+            if config.with_hashes:
+                columns[HASHES] = np.array([example.sha256 for example in examples], dtype=np.str_)
             columns["ids"] = np.array([example.id for example in examples], dtype=np.str_)
             columns["labels"] = np.array([example.label for example in examples], np.int32)
             columns["groups"] = np.array([example.group for example in examples], np.int32)

@@ -8,7 +8,7 @@ from typing import Any
 from fairkd_jax.data.digits.digits_plan import plan_digits
 from fairkd_jax.data.images import RESIZE_MODES
 from fairkd_jax.data.manifest.manifest_plan import plan_manifest
-from fairkd_jax.data.preparation_plan import PreparationPlan
+from fairkd_jax.data.preparation_plan import DEFAULT_MAX_FILE_BYTES, PreparationPlan
 from fairkd_jax.data.utkface.utkface_plan import plan_utkface
 from fairkd_jax.data.wider_attribute.rules import RENAMED_SPLIT_RULES
 from fairkd_jax.data.wider_attribute.wider_attribute_plan import plan_wider_attribute
@@ -21,6 +21,7 @@ DATASETS: dict[str, Callable[..., PreparationPlan]] = {
     "wider_attribute": plan_wider_attribute,
 }
 MAX_SIZE = 4096
+MAX_FILE_MIB = 1024
 _COMMON = ("source", "size", "resize")
 # Data set -> option -> {earlier value: present value}.
 _RENAMED_VALUES = {"wider_attribute": {"split_rule": RENAMED_SPLIT_RULES}}
@@ -56,7 +57,14 @@ def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_plan(
-    name: str, *, source: str, size: int, resize: str, quality: int = 0, options: Mapping[str, Any]
+    name: str,
+    *,
+    source: str,
+    size: int,
+    resize: str,
+    quality: int = 0,
+    max_file_mib: float = DEFAULT_MAX_FILE_BYTES / 2**20,
+    options: Mapping[str, Any],
 ) -> PreparationPlan:
     """Makes the preparation plan of a data set.
 
@@ -66,6 +74,7 @@ def make_plan(
       size: Side of the stored images in pixels.
       resize: "squash" or "pad".
       quality: JPEG quality of the stored images, 1 to 100. 0 stores PNG, which is lossless.
+      max_file_mib: Largest size of an image file in MiB; a larger file is skipped.
       options: The data set's own options, by name.
 
     Returns:
@@ -82,9 +91,17 @@ def make_plan(
         raise UsageError(f"unknown resize {resize!r}; use one of {', '.join(RESIZE_MODES)}")
     if not 0 <= quality <= 100:
         raise UsageError(f"quality={quality} is out of range; use 1 to 100 for JPEG, or 0 for PNG")
+    if not 0 < max_file_mib <= MAX_FILE_MIB:
+        raise UsageError(
+            f"max_file_mib={max_file_mib:g} is out of range; use more than 0, up to {MAX_FILE_MIB}"
+        )
     known = [option for option in inspect.signature(DATASETS[name]).parameters if option not in _COMMON]
     for option in options:
         if option not in known:
             raise UsageError(f"{name} has no option {option!r}; its options are: {', '.join(known)}")
     plan = DATASETS[name](source=source, size=size, resize=resize, **normalize_options(name, options))
-    return replace(plan, settings=f"{plan.settings}-q{quality}", quality=quality) if quality else plan
+    max_file_bytes = int(max_file_mib * 2**20)
+    settings = plan.settings + (f"-q{quality}" if quality else "")
+    if max_file_bytes != DEFAULT_MAX_FILE_BYTES and plan.reads_files:
+        settings += f"-max{max_file_bytes}"
+    return replace(plan, settings=settings, quality=quality, max_file_bytes=max_file_bytes)

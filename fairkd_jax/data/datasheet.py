@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from fairkd_jax.data.copies import CopySet, describe_copies
 from fairkd_jax.data.layout import read_report
-from fairkd_jax.data.pipeline import Dataset
+from fairkd_jax.data.pipeline import Dataset, DatasetInfo
+from fairkd_jax.data.preparation_plan import escape_unprintable
 from fairkd_jax.data.split import Split
 
 
@@ -22,7 +24,8 @@ def describe_dataset(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, 
       A dict with the keys dataset, size (pixels), options, classes, groups, splits, source, prepared_at (UTC)
       and skipped (a list of names and reasons). `splits` maps a name to images (their number), counts [G][C]
       of known group, unknown [C] and digest. Where persons were counted, a split also has persons,
-      images_with_a_tie and images_without_specified_persons.
+      images_with_a_tie and images_without_specified_persons. `copies` has a summary of the equal images, and
+      sets, which lists them.
 
     Raises:
       UsageError: The prepared data are damaged.
@@ -38,7 +41,26 @@ def describe_dataset(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, 
         "source": report["source"],
         "prepared_at": report["prepared_at"],
         "skipped": report["skipped"],
+        "copies": {
+            "summary": describe_copies(info.copies),
+            "sets": [_describe_copy(copy, info) for copy in info.copies],
+        },
     }
+
+
+def _describe_copy(copy: CopySet, info: DatasetInfo) -> list[dict[str, Any]]:
+    """Describes each of some equal images: id, split, label, group, and whether the image stays."""
+    rows = zip(copy.ids, copy.splits, copy.labels, copy.groups, copy.is_kept, strict=True)
+    return [
+        {
+            "id": escape_unprintable(name),
+            "split": split,
+            "label": info.class_names[label],
+            "group": info.group_names[group] if group >= 0 else None,
+            "kept": stays,
+        }
+        for name, split, label, group, stays in rows
+    ]
 
 
 def _describe_split(split: Split) -> dict[str, Any]:
@@ -103,4 +125,13 @@ def format_datasheet(description: Mapping[str, Any]) -> str:
         lines += ["| " + " | ".join(row) + " |" for row in rows]
     lines += ["", f"## Left out: {len(description['skipped'])}", ""]
     lines += [f"- {item['name']}: {item['reason']}" for item in description["skipped"]]
+    lines += ["", "## Equal images", "", description["copies"]["summary"] or "None is known.", ""]
+    for images in description["copies"]["sets"]:
+        meanings = {(image["label"], image["group"]) for image in images}
+        names = [
+            f"{image['id']} ({image['split']}{'' if image['kept'] else ', left out'}: {image['label']},"
+            f" {image['group'] or 'unknown group'})"
+            for image in images
+        ]
+        lines.append(f"- {'contradictory: ' if len(meanings) > 1 else ''}{' = '.join(names)}")
     return "\n".join(lines).rstrip() + "\n"

@@ -13,6 +13,8 @@ RESIZE_MODES = ("squash", "pad")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # A decoded image and its copies take up to 16 bytes a pixel, in each thread.
 MAX_PIXELS = 50_000_000
+# Grows with each change of the rules by which a file becomes pixels, which then makes other data.
+PIXELS_REVISION = 2
 # Modes to which PIL reduces channels of 16 bits, with the number of channels beside transparency.
 _REDUCED = {"RGB": 3, "RGBA": 3, "LA": 1}
 _LEAST_HIGHEST = 2**14  # a quarter of the range of 16 bits

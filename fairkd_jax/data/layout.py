@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from fairkd_jax.data.preparation_plan import ExampleTable, PreparationPlan
 from fairkd_jax.errors import UsageError, reading
 
 VERSION = "1.1.0"
 REPORT_NAME = "preparation.json"
-
-
+HASHES = "hashes"  # column of a table; tables of earlier versions have none
 DAMAGED = "the data are damaged: delete that folder, and the data will be prepared again"
 
 
@@ -56,7 +56,7 @@ def read_example_table(folder: Path, splits: Iterable[str]) -> ExampleTable:
         parts.append(columns | {"splits": np.full(len(columns["ids"]), split, dtype="<U5")})
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     known = {name: joined.pop(name) for name in ("ids", "splits", "labels", "groups")}
-    return ExampleTable(**known, attributes=joined)
+    return ExampleTable(**known, hashes=joined.pop(HASHES, None), attributes=joined)
 
 
 def name_table_file(split: str) -> str:
@@ -107,10 +107,10 @@ def find_prepared_folder(plan: PreparationPlan, directory: Path) -> Path:
         sources.
     """
     root = directory / plan.name
-    if plan.source_digest is not None:
-        return root / plan.config_name / VERSION
-    pattern = re.compile(re.escape(plan.settings) + "-[0-9a-f]{10}")
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    if plan.source_digest is not None:
+        return _find_earlier_folder(plan, root, names) or root / plan.config_name / VERSION
+    pattern = re.compile(re.escape(plan.settings) + "-[0-9a-f]{10,12}")
     folders = [root / name / VERSION for name in names if pattern.fullmatch(name)]
     found = [
         folder
@@ -127,3 +127,16 @@ def find_prepared_folder(plan: PreparationPlan, directory: Path) -> Path:
         raise UsageError(plan.missing_message)
     # A source that has changed may have been prepared more than once.
     return max(found, key=lambda folder: read_report(folder)["prepared_at"])
+
+
+def _find_earlier_folder(plan: PreparationPlan, root: Path, names: Iterable[str]) -> Path | None:
+    """Finds the folder of a source that an earlier version has prepared, without reading an image."""
+    if plan.earlier_digest is None or not any(re.fullmatch(r".+-[0-9a-f]{10}", name) for name in names):
+        return None
+    folder = root / f"{plan.settings}-{plan.earlier_digest()}" / VERSION
+    if not is_prepared(folder):
+        return None
+    logging.info(
+        "%s: not checked whether the images of the source are those that an earlier version prepared", folder
+    )
+    return folder

@@ -1,17 +1,32 @@
 """Access to data sets; the first access prepares a data set."""
 
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from fairkd_jax.data.catalog import DATASETS, make_plan
 from fairkd_jax.data.controls import CONTROLS
-from fairkd_jax.data.layout import DAMAGED, get_default_directory, read_example_table, report_damage
-from fairkd_jax.data.preparation_plan import SPLITS, ExampleTable
+from fairkd_jax.data.copies import (
+    CopySet,
+    check_splits_differ,
+    describe_copies,
+    leave_out_copies,
+    list_copies,
+)
+from fairkd_jax.data.layout import (
+    DAMAGED,
+    get_default_directory,
+    read_example_table,
+    read_report,
+    report_damage,
+)
+from fairkd_jax.data.preparation_plan import DEFAULT_MAX_FILE_BYTES, SPLITS, ExampleTable, PreparationPlan
 from fairkd_jax.data.prepare import prepare_dataset
 from fairkd_jax.data.split import CACHE_MODES, Split
 from fairkd_jax.digests import check_changed_files
@@ -38,6 +53,8 @@ class DatasetInfo:
       size: Side of the images in pixels.
       num_examples: Number of examples of each split, by name. Empty splits are absent.
       directory: Folder of the prepared data.
+      copies: Equal images of the source.
+      contents: Digest of the image files of each split, by name; empty where they are not known.
     """
 
     name: str
@@ -46,6 +63,8 @@ class DatasetInfo:
     size: int
     num_examples: dict[str, int]
     directory: str
+    copies: tuple[CopySet, ...] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dataset:
@@ -159,6 +178,9 @@ def open_dataset(
     resize: str = "squash",
     quality: int = 0,
     max_bad_fraction: float = 0.01,
+    max_file_mib: float = DEFAULT_MAX_FILE_BYTES / 2**20,
+    allow_duplicates: bool = False,
+    by_content: bool = True,
     cache: str = "auto",
     control: str = "none",
     control_seed: int = 0,
@@ -174,6 +196,11 @@ def open_dataset(
       resize: "squash" stretches images to the square; "pad" keeps the aspect ratio.
       quality: JPEG quality of the stored images, 1 to 100. 0 stores PNG, which is lossless.
       max_bad_fraction: Largest share of the source's files that may be malformed or unreadable.
+      max_file_mib: Largest size of an image file in MiB; a larger file is skipped.
+      allow_duplicates: Whether equal images stay in two splits. Otherwise a manifest with such images is
+        refused; of a published data set, a copy leaves train and val.
+      by_content: Whether the bytes of the images count. False opens the data of an earlier version's run,
+        which knew names alone: all copies stay, and `contents` is empty.
       cache: Place of the decoded images: "device", "host", "none" or "auto"; see `Split`.
       control: Control experiment. "patch" paints a patch that shows the group into every image; "shuffle"
         permutes the groups of the training split within each class; "none" changes nothing. The stored data
@@ -184,22 +211,66 @@ def open_dataset(
     Raises:
       UsageError: An argument, the source or the prepared data has a fault that the user can correct.
     """
+    _check_modes(cache, control)
+    form: dict[str, Any] = {"source": source, "size": size, "resize": resize, "quality": quality}
+    plan = make_plan(name, **form, max_file_mib=max_file_mib, options=options)
+    allowed = allow_duplicates or not by_content
+    root = Path(directory or get_default_directory()).expanduser().absolute()
+    folder = prepare_dataset(plan, root, max_bad_fraction=max_bad_fraction, allow_duplicates=allowed)
+    builder, table = _read_prepared(folder)
+    if plan.apply_rules is not None:
+        table = plan.apply_rules(table)
+    table, copies = _handle_copies(plan, table, allowed)
+    counts = {split: count for split in SPLITS if (count := int(np.sum(table.splits == split)))}
+    contents = _compute_contents(table, folder, counts) if by_content else {}
+    names = (plan.class_names, plan.group_names)
+    info = DatasetInfo(name, *names, size, counts, str(folder), tuple(copies), contents)
+    return Dataset(builder, info, table, cache=cache, control=control, control_seed=control_seed)
+
+
+def _check_modes(cache: str, control: str) -> None:
     if cache not in CACHE_MODES:
         raise UsageError(f"unknown cache {cache!r}; use one of {', '.join(CACHE_MODES)}")
     if control not in CONTROLS:
         raise UsageError(f"unknown control {control!r}; use one of {', '.join(CONTROLS)}")
-    plan = make_plan(name, source=source, size=size, resize=resize, quality=quality, options=options)
-    root = Path(directory or get_default_directory()).expanduser().absolute()
-    folder = prepare_dataset(plan, root, max_bad_fraction=max_bad_fraction)
+
+
+def _read_prepared(folder: Path) -> tuple[Any, ExampleTable]:
+    """Returns the tfds builder of the prepared data in a folder, and the table of all stored images."""
     check_changed_files(folder, DAMAGED)
     import tensorflow_datasets as tfds
 
     with report_damage(folder):
         builder = tfds.builder_from_directory(folder)
-        table = read_example_table(folder, _list_stored_splits(builder))
-    if plan.apply_rules is not None:
-        table = plan.apply_rules(table)
-    found = {split: int(np.sum(table.splits == split)) for split in SPLITS}
-    counts = {split: count for split, count in found.items() if count}
-    info = DatasetInfo(name, plan.class_names, plan.group_names, size, counts, str(folder))
-    return Dataset(builder, info, table, cache=cache, control=control, control_seed=control_seed)
+        return builder, read_example_table(folder, _list_stored_splits(builder))
+
+
+def _handle_copies(
+    plan: PreparationPlan, table: ExampleTable, allowed: bool
+) -> tuple[ExampleTable, list[CopySet]]:
+    """Refuses equal images in two splits, or leaves them out of train and val; returns all of them too."""
+    if table.hashes is None:
+        return table, []
+    if allowed:
+        return table, list_copies(table)
+    if plan.check_copies is not None:
+        source = f"the prepared {plan.name} data"
+        check_splits_differ(table.ids.tolist(), table.splits.tolist(), table.hashes.tolist(), source)
+        return table, list_copies(table)
+    table, copies = leave_out_copies(table)
+    if text := describe_copies(copies):
+        logging.info("%s: %s", plan.name, text)
+    return table, copies
+
+
+def _compute_contents(table: ExampleTable, folder: Path, splits: Iterable[str]) -> dict[str, str]:
+    """Computes a digest of each split: of the image files, in order, and the rules that made them pixels."""
+    if table.hashes is None:
+        return {}
+    revision = str(read_report(folder).get("pixels_revision", ""))
+    digests = {}
+    for split in splits:
+        content = hashlib.sha256(revision.encode())
+        content.update("".join(table.hashes[table.splits == split].tolist()).encode())
+        digests[split] = content.hexdigest()[:16]
+    return digests

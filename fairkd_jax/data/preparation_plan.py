@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 SPLITS = ("train", "val", "test")
+DEFAULT_MAX_FILE_BYTES = 32 * 2**20
+DIGEST_LENGTH = 12  # of a source; earlier versions had 10
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Example:
       label: Index into the class names.
       group: Index into the group names; -1 = unknown.
       attributes: Additional integers that are stored with the image, by name.
+      sha256: SHA-256 of the image file; empty before the file is read.
     """
 
     id: str
@@ -26,6 +29,7 @@ class Example:
     label: int
     group: int
     attributes: Mapping[str, int] = field(default_factory=dict)
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class SourceImage:
 
     Attributes:
       name: Name of the file in reports.
-      stamp: Text that changes when the file changes (size and time of the last change).
+      stamp: Text that changes when the content of the file, or what is known of the image, changes.
       load: Function that returns the encoded image; may raise OSError.
       example: Example that the file becomes. None: the name or the annotation is malformed.
       problem: Reason why the file is skipped; empty for a usable file.
@@ -57,6 +61,7 @@ class ExampleTable:
       labels: Indices into the class names, int32 [N].
       groups: Indices into the group names, int32 [N]; -1 = unknown.
       attributes: Additional integers, int32 [N], by name.
+      hashes: SHA-256 of the image files, text [N]; None where they are not known.
     """
 
     ids: np.ndarray
@@ -64,6 +69,7 @@ class ExampleTable:
     labels: np.ndarray
     groups: np.ndarray
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    hashes: np.ndarray | None = None
 
     def select_rows(self, indices: np.ndarray) -> "ExampleTable":
         """Returns the table of the given rows.
@@ -73,7 +79,12 @@ class ExampleTable:
         """
         attributes = {name: values[indices] for name, values in self.attributes.items()}
         return ExampleTable(
-            self.ids[indices], self.splits[indices], self.labels[indices], self.groups[indices], attributes
+            self.ids[indices],
+            self.splits[indices],
+            self.labels[indices],
+            self.groups[indices],
+            attributes,
+            None if self.hashes is None else self.hashes[indices],
         )
 
 
@@ -84,41 +95,56 @@ class PreparationPlan:
     Attributes:
       name: Name of the data set.
       settings: Settings that change the stored data, as text for the name of a folder.
-      source_digest: Digest of the source; "" for a data set without a source. None: the source is not
-        available.
+      source_digest: Function that computes a digest of the content of the source; "" for a data set without
+        a source. None: the source is not available.
       source: Absolute path of the source; "" for a data set that is part of the package.
       missing_message: One-line error message for a source that is not available.
       size: Side of the stored images in pixels.
       resize: "squash" or "pad".
       class_names: Names of the labels.
       group_names: Names of the groups.
-      list_images: Function that yields the images of the source in the source's order.
+      list_images: Function that yields the images of the source in the source's order; its argument is the
+        largest size of a file in bytes.
       attributes: Names of the additional integers of each example.
       sort_by_id: Whether images are stored in the order of their ids instead of the source's order.
       quality: JPEG quality of the stored images, 1 to 100; 0 = PNG.
       apply_rules: Function that replaces the splits and groups of the stored table when the data set is
         opened. Its rules can change without a new preparation. None: the stored table is used unchanged.
+      earlier_digest: Function that computes the digest by which earlier versions named the source; it reads
+        no image.
+      check_copies: Function that raises a UsageError where equal images are in two splits. None: such copies
+        are left out of train and val when the data set is opened, as its splits are not the user's.
+      max_file_bytes: Largest size of an image file.
     """
 
     name: str
     settings: str
-    source_digest: str | None
+    source_digest: Callable[[], str] | None
     source: str
     missing_message: str
     size: int
     resize: str
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
-    list_images: Callable[[], Iterator[SourceImage]]
+    list_images: Callable[[int], Iterator[SourceImage]]
     attributes: tuple[str, ...] = ()
     sort_by_id: bool = False
     quality: int = 0
     apply_rules: Callable[[ExampleTable], ExampleTable] | None = None
+    earlier_digest: Callable[[], str] | None = None
+    check_copies: Callable[[], None] | None = None
+    max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether the images are files of a source, and not made by the package."""
+        return self.earlier_digest is not None
 
     @property
     def config_name(self) -> str:
         """Name of the folder of the prepared data, without the version."""
-        return f"{self.settings}-{self.source_digest}" if self.source_digest else self.settings
+        digest = self.source_digest() if self.source_digest else ""
+        return f"{self.settings}-{digest}" if digest else self.settings
 
 
 def hash_parts(parts: Iterable[str | bytes], length: int = 10) -> str:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fairkd_jax.data.images import PIXELS_REVISION
 from fairkd_jax.data.layout import find_prepared_folder, is_prepared, read_report
 from fairkd_jax.data.preparation_plan import PreparationPlan, hash_parts
 from fairkd_jax.data.preparation_progress import PreparationProgress
@@ -16,7 +17,9 @@ from fairkd_jax.errors import UsageError
 _SHOWN = 10
 
 
-def prepare_dataset(plan: PreparationPlan, directory: Path, *, max_bad_fraction: float) -> Path:
+def prepare_dataset(
+    plan: PreparationPlan, directory: Path, *, max_bad_fraction: float, allow_duplicates: bool = False
+) -> Path:
     """Finds the prepared data of a plan, or prepares the data.
 
     A stopped preparation leaves no final folder, and the next preparation resumes. Without the source, the
@@ -26,18 +29,21 @@ def prepare_dataset(plan: PreparationPlan, directory: Path, *, max_bad_fraction:
       plan: Preparation plan of the data set.
       directory: Root of prepared data, created if absent.
       max_bad_fraction: Largest share of the source's files that may be malformed or unreadable.
+      allow_duplicates: Whether equal images may be in two splits of the user's own.
 
     Returns:
       The folder of the prepared data.
 
     Raises:
-      UsageError: The source is not available, too many of its files are bad, no image is left for train, or
-        the folder cannot be written.
+      UsageError: The source is not available, too many of its files are bad, equal images are in two splits,
+        no image is left for train, or the folder cannot be written.
     """
     folder = find_prepared_folder(plan, directory)
     if is_prepared(folder):
         _check_bad_fraction(read_report(folder), max_bad_fraction)
         return folder
+    if plan.check_copies and not allow_duplicates:
+        plan.check_copies()
     staging = directory / ".staging" / f"{plan.name}-{plan.settings}-{hash_parts([plan.source], 8)}"
     try:
         _stage_and_write(plan, staging, directory, folder, max_bad_fraction)
@@ -57,7 +63,8 @@ def _stage_and_write(
     progress = PreparationProgress(f"preparing {plan.name}")
     try:
         image_format = ImageFormat(plan.size, plan.resize, plan.quality)
-        staged = stage_images(plan.list_images(), staging, image_format=image_format, progress=progress)
+        images = plan.list_images(plan.max_file_bytes)
+        staged = stage_images(images, staging, image_format=image_format, progress=progress)
     finally:
         progress.close()
     report = _make_report(plan, staged)
@@ -85,6 +92,7 @@ def _make_report(plan: PreparationPlan, staged: StagedImages) -> dict[str, Any]:
         "dataset": plan.name,
         "config": plan.config_name,
         "source": plan.source,
+        "pixels_revision": PIXELS_REVISION,
         "prepared_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "total": staged.total,
         "decoded": staged.decoded,

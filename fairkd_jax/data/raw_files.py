@@ -1,19 +1,21 @@
 """Readers of the image files in a folder or a tar archive; nothing is extracted to disk."""
 
+import hashlib
 import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from fairkd_jax.data.preparation_plan import escape_unprintable, hash_parts
+from fairkd_jax.data.file_hashes import hash_files
+from fairkd_jax.data.images import PIXELS_REVISION
+from fairkd_jax.data.preparation_plan import DIGEST_LENGTH, escape_unprintable, hash_parts
 from fairkd_jax.errors import UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MAX_FILE_BYTES = 32 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
 _EDGE_BYTES = 2**16
 
@@ -24,7 +26,7 @@ class RawFile:
 
     Attributes:
       name: File name without folders, or the full name in the archive.
-      stamp: Text that changes when the file changes.
+      stamp: SHA-256 of the file; "" for a file that cannot be read or is too large.
       size: Size in bytes.
       load: Function that returns the bytes of the file.
     """
@@ -34,11 +36,16 @@ class RawFile:
     size: int
     load: Callable[[], bytes]
 
-    @property
-    def problem(self) -> str:
-        """Reason why the file must be skipped, or "" for a usable file."""
-        if self.size > MAX_FILE_BYTES:
-            return f"the file has {self.size} bytes, more than {MAX_FILE_BYTES}"
+    def find_problem(self, max_bytes: int) -> str:
+        """Returns the reason why the file must be skipped, or "" for a usable file.
+
+        Args:
+          max_bytes: Largest size of a file.
+        """
+        if self.size > max_bytes:
+            return (
+                f"the file has {self.size / 2**20:.1f} MiB, more than data.max_file_mib={max_bytes / 2**20:g}"
+            )
         return "the file is empty" if self.size == 0 else ""
 
 
@@ -51,8 +58,8 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def make_stamp(status: os.stat_result) -> str:
-    """Returns the size and the time of the last change of a file as one text."""
+def make_earlier_stamp(status: os.stat_result) -> str:
+    """Returns size and time of the last change of a file, by which earlier versions knew its content."""
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
@@ -65,20 +72,26 @@ def list_folder(folder: Path) -> list[RawFile]:
     Raises:
       UsageError: The folder holds no image.
     """
-    files = []
+    paths = _list_paths(folder)
+    return [
+        RawFile(path.name, digest, path.stat().st_size, path.read_bytes)
+        for path, digest in zip(paths, hash_files(paths, folder), strict=True)
+    ]
+
+
+def _list_paths(folder: Path) -> list[Path]:
+    """Lists the paths of the images in a folder and its subfolders."""
+    paths = []
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        for name in sorted(filter(is_image_name, names)):
-            path = Path(parent, name)
-            if path.is_file():
-                status = path.stat()
-                files.append(RawFile(name, make_stamp(status), status.st_size, path.read_bytes))
-    if not files:
+        paths += [Path(parent, name) for name in sorted(filter(is_image_name, names))]
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
         raise UsageError(f"{folder} holds no {', '.join(IMAGE_SUFFIXES)} file; check the path of the source")
-    return files
+    return paths
 
 
-def read_archive(path: Path, *, base_names: bool = True) -> Iterator[RawFile]:
+def read_archive(path: Path, *, max_bytes: int, base_names: bool = True) -> Iterator[RawFile]:
     """Reads the images of a tar archive (plain, gz, bz2 or xz) one after the other.
 
     The function writes nothing to disk, so the names in the archive cannot overwrite files. The bytes of a
@@ -86,6 +99,7 @@ def read_archive(path: Path, *, base_names: bool = True) -> Iterator[RawFile]:
 
     Args:
       path: Path of the archive.
+      max_bytes: Largest size of a file that is read; larger ones have no bytes.
       base_names: Whether a name in the result is the last part of the name in the archive.
 
     Yields:
@@ -106,7 +120,7 @@ def read_archive(path: Path, *, base_names: bool = True) -> Iterator[RawFile]:
                     )
                 name = PurePosixPath(member.name).name
                 if member.isreg() and is_image_name(name):
-                    yield _member_file(archive, member, name if base_names else member.name)
+                    yield _member_file(archive, member, name if base_names else member.name, max_bytes)
             _check_end(archive)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         reason = escape_unprintable(str(error).partition("\n")[0] or type(error).__name__)
@@ -115,12 +129,12 @@ def read_archive(path: Path, *, base_names: bool = True) -> Iterator[RawFile]:
         ) from error
 
 
-def _member_file(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> RawFile:
-    data = b""
-    if member.size <= MAX_FILE_BYTES:
-        stream = archive.extractfile(member)
-        data = stream.read() if stream else b""
-    return RawFile(name, f"{member.size}:{member.mtime}", member.size, partial(bytes, data))
+def _member_file(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, max_bytes: int) -> RawFile:
+    stream = archive.extractfile(member) if member.size <= max_bytes else None
+    if stream is None:
+        return RawFile(name, "", member.size, bytes)
+    data = stream.read()
+    return RawFile(name, hashlib.sha256(data).hexdigest(), member.size, partial(bytes, data))
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -139,7 +153,30 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def compute_source_digest(path: Path) -> str:
-    """Computes a short digest that changes with a folder or an archive, without reading all of the content.
+    """Computes a short digest of the content of a folder of images or an archive.
+
+    The content is read once for each path, size and time of the last change; see `hash_files`.
+
+    Args:
+      path: Path of a folder or a file. For a folder, the digest covers the names and the images.
+
+    Raises:
+      UsageError: The folder holds no image.
+    """
+    if path.is_dir():
+        parts = [part for file in list_folder(path) for part in (file.name, file.stamp)]
+    else:
+        parts = hash_files([path], path)
+    return digest_source(parts)
+
+
+def digest_source(parts: Iterable[str]) -> str:
+    """Returns the digest of a source from the hashes of its files, and of the rules that make them pixels."""
+    return hash_parts([str(PIXELS_REVISION), *parts], DIGEST_LENGTH)
+
+
+def compute_earlier_digest(path: Path) -> str:
+    """Computes the digest of earlier versions, without reading all of the content.
 
     Args:
       path: Path of a folder or a file. For a folder, the digest covers the names, sizes and times of the
@@ -149,7 +186,7 @@ def compute_source_digest(path: Path) -> str:
       UsageError: The folder holds no image.
     """
     if path.is_dir():
-        return hash_parts(f"{file.name}:{file.stamp}" for file in list_folder(path))
+        return hash_parts(f"{found.name}:{make_earlier_stamp(found.stat())}" for found in _list_paths(path))
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(_EDGE_BYTES)

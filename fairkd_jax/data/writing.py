@@ -82,6 +82,7 @@ def _run_builder(
         examples=_group_by_split(staged.examples, placed),
         images=iterate_images,
         report=report,
+        with_hashes=plan.reads_files,
     )
     tfds.disable_progress_bar()
     builder = BUILDERS[plan.name](data_dir=scratch, config=config, file_format="array_record")

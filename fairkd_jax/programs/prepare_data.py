@@ -58,9 +58,20 @@ def _make_parser() -> argparse.ArgumentParser:
         help="Largest share of files that may be malformed or unreadable (default: 0.01).",
     )
     parser.add_argument(
+        "--max_file_mib",
+        type=float,
+        default=32.0,
+        help="Largest size of an image file in MiB; a larger file is skipped (default: 32).",
+    )
+    parser.add_argument(
+        "--allow_duplicates",
+        action="store_true",
+        help="Whether equal images may be in two splits.",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
-        help="Whether to read all prepared files again, and to compare them with their hashes.",
+        help="Whether to read source and prepared files again, and to compare the latter with their hashes.",
     )
     _add_data_options(parser)
     return parser
@@ -122,11 +133,14 @@ def main(arguments: list[str] | None = None) -> int:
     options.setdefault("size", PRESET_SIZES.get(options["name"], 0))
     _check_ranges(parser, options)
     from fairkd_jax.data.datasheet import describe_dataset, format_datasheet
+    from fairkd_jax.data.file_hashes import forget_hashes
     from fairkd_jax.data.layout import DAMAGED
     from fairkd_jax.data.pipeline import open_dataset
     from fairkd_jax.digests import check_changed_files
 
     verify = options.pop("verify")
+    if verify and options["source"]:
+        forget_hashes(Path(options["source"]).expanduser().absolute())
     try:
         dataset = open_dataset(options.pop("name"), cache="none", **options)
         described = describe_dataset(dataset, complete_options(dataset.info.name, options))
@@ -179,4 +193,6 @@ def _format_summary(described: dict[str, Any], folder: Path, note: str) -> str:
         rows = [row for row in make_count_table(described, name) if row[-1] != "0"]
         lines += ["", f"{name}: {part['images']}", align_rows(rows)]
     skipped = [f"  {item['name']}: {item['reason']}" for item in described["skipped"]]
+    if equal := described["copies"]["summary"]:
+        lines += ["", equal]
     return "\n".join([*lines, "", f"skipped: {len(skipped)}", *skipped])

@@ -111,6 +111,7 @@ class DataRecipe:
     """The `data` section; see the default config.
 
     Attributes:
+      by_content: Whether the bytes of the images count, and not their names alone; see `open_dataset`.
       options: The data set's own options.
     """
 
@@ -126,6 +127,9 @@ class DataRecipe:
     balance_groups: bool
     control: str
     max_bad_fraction: float
+    max_file_mib: float
+    allow_duplicates: bool
+    by_content: bool
     options: Mapping[str, Any]
 
 
@@ -154,7 +158,7 @@ def parse_model(section: Mapping[str, Any]) -> ModelRecipe:
 def parse_data(section: Mapping[str, Any]) -> DataRecipe:
     """Reads a `data` section, with the options of its data set alone."""
     options = section.get(section["name"], {})
-    return parse_section(DataRecipe, section, options=make_tuples(dict(options)))
+    return parse_section(DataRecipe, section, by_content=True, options=make_tuples(dict(options)))
 
 
 def parse_augmentation(section: Mapping[str, Any]) -> Augmentation:

@@ -10,7 +10,7 @@ import numpy as np
 from fairkd_jax.data.pipeline import Dataset, get_default_directory, open_dataset
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.sections import DataRecipe, parse_data
-from fairkd_jax.runs.folder import RunConfig, RunFolder, read_run_config
+from fairkd_jax.runs.folder import CONTENTS, RunConfig, RunFolder, read_run_config
 from fairkd_jax.runs.versions import NAME_KEYS
 
 
@@ -34,6 +34,9 @@ def open_data(data: DataRecipe) -> Dataset:
         control=data.control,
         control_seed=data.seed,
         max_bad_fraction=data.max_bad_fraction,
+        max_file_mib=data.max_file_mib,
+        allow_duplicates=data.allow_duplicates,
+        by_content=data.by_content,
         **data.options,
     )
 
@@ -42,26 +45,39 @@ def parse_recorded_data(saved: RunConfig) -> DataRecipe:
     """Reads the `data` section of a run.
 
     The names of classes and groups that the config leaves open are those that the run has recorded, whatever
-    names this version would find in the manifest.
+    names this version would find in the manifest. The data of a run that recorded no contents of images are
+    opened as earlier versions did.
 
     Args:
       saved: Config of the run.
     """
-    return _fill_names(parse_data(saved.config["data"]), saved)
+    return _fill_names(_follow_identity(parse_data(saved.config["data"]), saved), saved)
 
 
-def keep_recorded_names(data: DataRecipe, folders: Iterable[Path]) -> DataRecipe:
-    """Gives a config that leaves names open the names, in their order, of an earlier start.
+def keep_recorded(data: DataRecipe, folders: Iterable[Path], teacher: Path | None = None) -> DataRecipe:
+    """Returns the section of the data of a training as its earlier start had it, or its teacher.
+
+    Names of classes and groups that the config leaves open are those of the earlier start.
 
     Args:
       data: The section of the data.
       folders: Folders that may hold a run of this training; the first run counts.
+      teacher: Folder of a given teacher, which says whether the contents of images count for a new run.
 
     Raises:
-      UsageError: The config of this run is damaged.
+      UsageError: The config of such a run is damaged.
     """
     found = next((folder for folder in folders if RunFolder(folder).is_run()), None)
-    return data if found is None else _fill_names(data, read_run_config(found))
+    if found is not None:
+        saved = read_run_config(found)
+        return _fill_names(_follow_identity(data, saved), saved)
+    if teacher is not None and RunFolder(teacher).is_run():
+        return _follow_identity(data, read_run_config(teacher))
+    return data
+
+
+def _follow_identity(data: DataRecipe, saved: RunConfig) -> DataRecipe:
+    return dataclasses.replace(data, by_content=CONTENTS in saved.data_info)
 
 
 def _fill_names(data: DataRecipe, saved: RunConfig) -> DataRecipe:
@@ -78,10 +94,11 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
       dataset: The prepared data set.
 
     Returns:
-      Names of the data set, classes and groups; number of images and digest of each split.
+      Names of the data set, classes and groups; number of images and digest of each split, and the digest of
+      its image files where they are known.
     """
     info = dataset.info
-    return {
+    return ({CONTENTS: dict(info.contents)} if info.contents else {}) | {
         "dataset": info.name,
         "class_names": list(info.class_names),
         "group_names": list(info.group_names),

@@ -33,6 +33,7 @@ SWEEP_TEACHERS = "teachers"  # folder of the shared teachers below the folder of
 # Keys that every run's description of its data, and every run's config, has at least.
 _DATA_INFO_KEYS = {"class_names", "group_names", "num_examples", "digests"}
 _SECTIONS = {"objectives", "student", "teacher", "optimizer", "data", "batch_size", "epochs"}
+CONTENTS = "contents"  # key in the description of the data: digests of the image files of each split
 # JSON keys of `config.json` beside the config.
 _DATA_INFO, _VERSION, _METHODS = "task", "version", "methods"
 

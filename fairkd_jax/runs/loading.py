@@ -17,7 +17,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.models import Classifier
 from fairkd_jax.recipe.sections import parse_model
 from fairkd_jax.runs.checkpoint import Checkpoints
-from fairkd_jax.runs.folder import RunConfig, RunFolder, read_run_config
+from fairkd_jax.runs.folder import CONTENTS, RunConfig, RunFolder, read_run_config
 from fairkd_jax.runs.status import count_run_steps
 from fairkd_jax.types import Tree
 
@@ -116,7 +116,8 @@ def check_trained_on(workdir: Path, saved: RunConfig, data_info: Mapping[str, An
             )
         raise UsageError(f"{workdir} was trained for other classes than {data_info['dataset']}'s")
     # With another split, the model may have been trained on images of this test split.
-    if own["digests"] != data_info["digests"]:
+    both = [info[CONTENTS] for info in (own, data_info) if CONTENTS in info]
+    if own["digests"] != data_info["digests"] or both[0:1] != both[-1:]:
         raise UsageError(
             f"{workdir} was trained on other images, or on another split of {data_info['dataset']}"
         )

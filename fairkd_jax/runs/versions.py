@@ -39,6 +39,8 @@ _ADDED: dict[str, dict[str, Any]] = {
 ADDED_KEYS: dict[str, Any] = {
     "writer": "",
     "data.manifest.missing": [],
+    "data.max_file_mib": 32.0,
+    "data.allow_duplicates": False,
     "student.head": "auto",
     "student.norm_epsilon": None,
     "teacher.head": "auto",

@@ -9,7 +9,7 @@ from fairkd_jax.data.layout import find_prepared_folder, get_default_directory, 
 from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.sections import DataRecipe
-from fairkd_jax.runs.dataset import describe_data, keep_recorded_names, open_data
+from fairkd_jax.runs.dataset import describe_data, keep_recorded, open_data
 from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.runs.loading import check_trained_on
 from fairkd_jax.training.checks import check_batch_size, check_data, list_trained_models
@@ -36,20 +36,20 @@ class Preflight:
         Raises:
           UsageError: The start of the run would be refused.
         """
-        data = dataclasses.replace(keep_recorded_names(recipe.data, folders), cache="none")
+        given = Path(recipe.teacher.checkpoint) if recipe.teacher.checkpoint else None
+        data = dataclasses.replace(keep_recorded(recipe.data, folders, given), cache="none")
         classes, dataset = self._open(data)
         if dataset is None:
             for model in list_trained_models(recipe):
                 if model.pretrained:
                     read_first_weights(model, classes)
-            if recipe.uses_teacher and recipe.teacher.checkpoint:
-                read_run_config(Path(recipe.teacher.checkpoint))
+            if recipe.uses_teacher and given:
+                read_run_config(given)
             return
         check_data(recipe, dataset)
         check_batch_size(recipe, dataset.split("train"))
-        if recipe.uses_teacher and recipe.teacher.checkpoint:
-            teacher = Path(recipe.teacher.checkpoint)
-            check_trained_on(teacher, read_run_config(teacher), describe_data(dataset))
+        if recipe.uses_teacher and given:
+            check_trained_on(given, read_run_config(given), describe_data(dataset))
 
     def _open(self, data: DataRecipe) -> tuple[tuple[str, ...], Dataset | None]:
         """Returns the names of the classes, and the data set where it is prepared."""
@@ -61,10 +61,13 @@ class Preflight:
                 size=data.size,
                 resize=data.resize,
                 quality=data.quality,
+                max_file_mib=data.max_file_mib,
                 options=data.options,
             )
             root = Path(data.directory or get_default_directory()).expanduser().absolute()
             self._classes[key] = plan.class_names
             if is_prepared(find_prepared_folder(plan, root)):
                 self._datasets[key] = open_data(data)
+            elif plan.check_copies and data.by_content and not data.allow_duplicates:
+                plan.check_copies()
         return self._classes[key], self._datasets.get(key)

@@ -20,7 +20,7 @@ from fairkd_jax.recipe.parse import Recipe, parse_recipe
 from fairkd_jax.recipe.population import StudentRecipe
 from fairkd_jax.recipe.related import teacher_config
 from fairkd_jax.runs.checkpoint import Checkpoints
-from fairkd_jax.runs.dataset import describe_data, keep_recorded_names, open_data
+from fairkd_jax.runs.dataset import describe_data, keep_recorded, open_data
 from fairkd_jax.runs.folder import RunFolder
 from fairkd_jax.runs.loading import find_last_step, load_teacher
 from fairkd_jax.runs.lock import lock_folder
@@ -91,7 +91,8 @@ def train_recipe(
     """Trains the students of a recipe; see `train`."""
     check_recipe(recipe)
     earlier = [find_student_folder(student, workdir) for student in recipe.students]
-    dataset = open_data(keep_recorded_names(recipe.data, [*earlier, RunFolder(workdir).teacher]))
+    given = Path(recipe.teacher.checkpoint) if recipe.teacher.checkpoint else None
+    dataset = open_data(keep_recorded(recipe.data, [*earlier, RunFolder(workdir).teacher], given))
     recipe = settle_norm_epsilon(recipe, dataset.info.class_names, earlier)
     run = RunContext(workdir, recipe, dataset, describe_data(dataset), devices, name)
     run.check_resumable()

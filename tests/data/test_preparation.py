@@ -91,16 +91,19 @@ def test_too_many_bad_files(faces, tmp_path):
 
 def test_bombs_are_skipped(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    monkeypatch.setattr(raw_files, "MAX_FILE_BYTES", 50_000)
     folder = faces(3)
     for name, side in (("20_0_0_1.jpg", 40), ("20_0_0_2.jpg", 100)):  # PIL warns of one, refuses the other
         Image.new("RGB", (side, side)).save(folder / name)
-    (folder / "20_0_0_3.jpg").write_bytes(b"x" * 50_001)
-    dataset = open_faces(folder, tmp_path / "d", max_bad_fraction=0.5)
+    (folder / "20_0_0_3.jpg").write_bytes(b"x" * 3 * 2**19)
+    dataset = open_faces(folder, tmp_path / "d", max_bad_fraction=0.5, max_file_mib=1.0)
     reasons = skipped(dataset)
     assert "1600 pixels" in reasons["20_0_0_1.jpg"]
     assert "10000 pixels" in reasons["20_0_0_2.jpg"]
-    assert "50001 bytes" in reasons["20_0_0_3.jpg"]
+    assert reasons["20_0_0_3.jpg"] == "the file has 1.5 MiB, more than data.max_file_mib=1"
+    larger = open_faces(folder, tmp_path / "d", max_bad_fraction=0.5)  # another folder, without this reason
+    assert "not an image" in skipped(larger)["20_0_0_3.jpg"]
+    with pytest.raises(UsageError, match="max_file_mib=0 is out of range"):
+        open_faces(folder, tmp_path / "d", max_file_mib=0.0)
 
 
 def test_a_name_that_occurs_twice(tmp_path, encoded):

@@ -8,9 +8,9 @@ from configs import student
 from fairkd_jax.digests import write_json
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.sections import parse_data
-from fairkd_jax.runs.dataset import keep_recorded_names, open_data, parse_recorded_data
-from fairkd_jax.runs.folder import check_resumable, read_run_config, to_json_dict
-from fairkd_jax.runs.loading import load_run
+from fairkd_jax.runs.dataset import describe_data, keep_recorded, open_data, parse_recorded_data
+from fairkd_jax.runs.folder import RunConfig, check_resumable, read_run_config, to_json_dict
+from fairkd_jax.runs.loading import check_trained_on, load_run
 
 
 @pytest.fixture
@@ -72,11 +72,11 @@ def test_numbers_are_in_order_and_a_run_of_before_keeps_its_own(numbered, tmp_pa
     new, old, again = tmp_path / "new", tmp_path / "old", tmp_path / "old" / "teacher"
     write_earlier_run(again, config)
     for folders, names in (([new], ("9", "10")), ([old, again], ("10", "9")), ([], ("9", "10"))):
-        dataset = open_data(keep_recorded_names(data, folders))
+        dataset = open_data(keep_recorded(data, folders))
         assert dataset.info.class_names == names
         assert dataset.split("train").labels.tolist() == [names.index("10"), names.index("9")]
     listed = dataclasses.replace(data, options={**data.options, "class_names": ("9", "10")})
-    assert keep_recorded_names(listed, [again]).options["class_names"] == ("9", "10")
+    assert keep_recorded(listed, [again]).options["class_names"] == ("9", "10")
 
 
 def test_a_teacher_of_before_with_the_classes_in_another_order_is_refused_with_the_way_out(
@@ -87,3 +87,30 @@ def test_a_teacher_of_before_with_the_classes_in_another_order_is_refused_with_t
     info = {"class_names": ["9", "10"], "dataset": "manifest", "digests": {}}
     with pytest.raises(UsageError, match=r"another order; set data\.manifest\.class_names=10,9 to use it"):
         load_run(tmp_path / "teacher", "best", info, None)
+
+
+def test_data_are_known_by_content_unless_a_run_or_its_teacher_was_not(saved, manifest, tmp_path):
+    (tmp_path / "e.png").write_bytes((tmp_path / "a.png").read_bytes())  # what was allowed then
+    manifest.write_text(manifest.read_text() + "e.png,cat,unknown,test\n")
+    old = open_data(parse_recorded_data(read_run_config(saved)))
+    assert "contents" not in describe_data(old)
+    assert old.info.num_examples["test"] == 2
+    data = parse_data(to_json_dict(config_of(manifest, tmp_path, group_names=("unknown", "x")))["data"])
+    for folders, teacher, by_content in (
+        ([], None, True),
+        ([tmp_path / "none"], None, True),
+        ([saved], None, False),
+        ([], saved, False),
+    ):
+        assert keep_recorded(data, folders, teacher).by_content == by_content
+    with pytest.raises(UsageError, match=r"in two splits under other names, such as a\.png"):
+        open_data(data)
+    new = open_data(dataclasses.replace(data, allow_duplicates=True))
+    assert describe_data(new)["digests"] == describe_data(old)["digests"]
+    described = describe_data(new)
+    run = RunConfig({}, described, {})
+    check_trained_on(tmp_path, run, described)
+    other = described | {"contents": described["contents"] | {"val": "other"}}
+    with pytest.raises(UsageError, match="was trained on other images"):
+        check_trained_on(tmp_path, run, other)
+    check_trained_on(tmp_path, RunConfig({}, describe_data(old), {}), described)

@@ -99,7 +99,7 @@ def test_records_hold_the_raw_attributes(faces, tmp_path):
 def test_names_of_the_real_archive(real_archive):
     with tarfile.open(real_archive) as archive:
         published = [name.rpartition("/")[2] for name in archive.getnames() if name.endswith(".jpg")]
-    names = [file.name for file in read_archive(real_archive)]
+    names = [file.name for file in read_archive(real_archive, max_bytes=2**20)]
     assert names == published
     bad, counts = [], Counter()
     for name in names:

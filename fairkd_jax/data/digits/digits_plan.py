@@ -40,7 +40,7 @@ def plan_digits(
     return PreparationPlan(
         name="digits",
         settings=f"s{size}-skew{skew!r}-noise{noise!r}-seed{seed}",
-        source_digest="",
+        source_digest=str,
         source="",
         missing_message="",
         size=size,
@@ -51,7 +51,8 @@ def plan_digits(
     )
 
 
-def _list_images(size: int, skew: float, seed: int, noise: float) -> Iterator[SourceImage]:
+def _list_images(size: int, skew: float, seed: int, noise: float, max_bytes: int) -> Iterator[SourceImage]:
+    del max_bytes  # no file is read
     images, labels = load_digits()
     splits = split_digits(labels)
     groups = draw_groups(labels, splits, skew=skew, seed=seed)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from fairkd_jax.data.copies import check_splits_differ
+from fairkd_jax.data.file_hashes import hash_files
 from fairkd_jax.data.manifest.manifest_table import ManifestTable, read_manifest
 from fairkd_jax.data.preparation_plan import (
     Example,
@@ -13,7 +15,7 @@ from fairkd_jax.data.preparation_plan import (
     escape_unprintable,
     hash_parts,
 )
-from fairkd_jax.data.raw_files import RawFile, make_stamp
+from fairkd_jax.data.raw_files import RawFile, digest_source, make_earlier_stamp
 from fairkd_jax.errors import UsageError
 
 
@@ -49,8 +51,7 @@ def plan_manifest(
             f"there is no manifest at {path}; give the path of a CSV or Parquet file as the source"
         )
     table = read_manifest(path, class_names=class_names, group_names=group_names, missing=missing)
-    stamps = _make_stamps(table.files)
-    absent = [name for name, stamp in zip(table.paths, stamps, strict=True) if stamp is None]
+    absent = [name for name, file in zip(table.paths, table.files, strict=True) if not os.path.isfile(file)]
     return PreparationPlan(
         name="manifest",
         settings=f"s{size}-{resize}-"
@@ -64,14 +65,16 @@ def plan_manifest(
                 *(["", *missing] if missing else ()),
             ]
         ),
-        source_digest=None if absent else hash_parts(filter(None, stamps)),
+        source_digest=None if absent else lambda: digest_source(hash_files(table.files, path)),
+        earlier_digest=partial(_compute_earlier_digest, table),
+        check_copies=partial(_check_copies, table, path),
         source="",
         missing_message=_explain_absent_images(path, absent) if absent else "",
         size=size,
         resize=resize,
         class_names=table.class_names,
         group_names=table.group_names,
-        list_images=partial(_list_images, table),
+        list_images=partial(_list_images, table, path),
     )
 
 
@@ -83,14 +86,19 @@ def _explain_absent_images(manifest: Path, absent: list[str]) -> str:
     )
 
 
-def _make_stamps(files: list[str]) -> list[str | None]:
-    return [make_stamp(os.stat(file)) if os.path.isfile(file) else None for file in files]
+def _compute_earlier_digest(table: ManifestTable) -> str:
+    return hash_parts(make_earlier_stamp(os.stat(file)) for file in table.files)
 
 
-def _list_images(table: ManifestTable) -> Iterator[SourceImage]:
-    rows = zip(table.paths, table.files, table.splits, table.labels, table.groups, strict=True)
-    for path, file, split, label, group in rows:
-        status = os.stat(file)
-        raw = RawFile(path, make_stamp(status), status.st_size, Path(file).read_bytes)
+def _check_copies(table: ManifestTable, manifest: Path) -> None:
+    check_splits_differ(table.paths, table.splits, hash_files(table.files, manifest), str(manifest))
+
+
+def _list_images(table: ManifestTable, manifest: Path, max_bytes: int) -> Iterator[SourceImage]:
+    hashes = hash_files(table.files, manifest)
+    rows = zip(table.paths, table.files, hashes, table.splits, table.labels, table.groups, strict=True)
+    for path, file, digest, split, label, group in rows:
+        raw = RawFile(path, digest, os.stat(file).st_size, Path(file).read_bytes)
         example = Example(path, split, label, group)
-        yield SourceImage(escape_unprintable(path), raw.stamp, raw.load, example, raw.problem)
+        name, problem = escape_unprintable(path), raw.find_problem(max_bytes)
+        yield SourceImage(name, raw.stamp, raw.load, example, problem)

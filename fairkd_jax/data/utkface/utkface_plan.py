@@ -5,7 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from fairkd_jax.data.preparation_plan import Example, PreparationPlan, SourceImage, escape_unprintable
-from fairkd_jax.data.raw_files import compute_source_digest, list_folder, read_archive
+from fairkd_jax.data.raw_files import (
+    compute_earlier_digest,
+    compute_source_digest,
+    list_folder,
+    read_archive,
+)
 from fairkd_jax.data.utkface.file_names import ATTRIBUTES, assign_split, parse_name
 from fairkd_jax.errors import UsageError
 
@@ -43,7 +48,8 @@ def plan_utkface(
     return PreparationPlan(
         name="utkface",
         settings=f"s{size}-{resize}-{target}-{protected}",
-        source_digest=compute_source_digest(path) if at_hand else None,
+        source_digest=partial(compute_source_digest, path) if at_hand else None,
+        earlier_digest=partial(compute_earlier_digest, path),
         source=str(path) if source else "",
         missing_message=f"there is nothing at {path}; {_WHERE}"
         if source
@@ -58,10 +64,10 @@ def plan_utkface(
     )
 
 
-def _list_images(path: Path, target: str, protected: str) -> Iterator[SourceImage]:
+def _list_images(path: Path, target: str, protected: str, max_bytes: int) -> Iterator[SourceImage]:
     seen: set[str] = set()
-    for file in list_folder(path) if path.is_dir() else read_archive(path):
-        example, problem = None, file.problem
+    for file in list_folder(path) if path.is_dir() else read_archive(path, max_bytes=max_bytes):
+        example, problem = None, file.find_problem(max_bytes)
         try:
             values = parse_name(file.name)
         except ValueError as error:

@@ -70,7 +70,8 @@ def plan_wider_attribute(
     return PreparationPlan(
         name="wider_attribute",
         settings=f"s{size}-{resize}",
-        source_digest=found.compute_digest(records) if found else None,
+        source_digest=partial(found.compute_digest, records) if found else None,
+        earlier_digest=partial(found.compute_earlier_digest, records) if found else None,
         source=str(path) if source else "",
         missing_message=f"{path} does not hold WIDER Attribute; {_WHERE}"
         if source
@@ -86,10 +87,10 @@ def plan_wider_attribute(
     )
 
 
-def _list_images(source: WiderSource | None, records: list[Record]) -> Iterator[SourceImage]:
+def _list_images(source: WiderSource | None, records: list[Record], max_bytes: int) -> Iterator[SourceImage]:
     assert source is not None  # without a source, no caller asks for its images
-    for record, file in source.iterate_files(records):
-        problem = record.problem or ("the image is absent" if file is None else file.problem)
+    for record, file in source.iterate_files(records, max_bytes):
+        problem = record.problem or ("the image is absent" if file is None else file.find_problem(max_bytes))
         example = None if problem else _make_example(record)
         stamp, load = (file.stamp, file.load) if file else ("", bytes)
         yield SourceImage(escape_unprintable(record.file_name), f"{stamp}:{record}", load, example, problem)

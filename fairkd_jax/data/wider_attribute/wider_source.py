@@ -8,8 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from fairkd_jax.data.file_hashes import hash_files
 from fairkd_jax.data.preparation_plan import hash_parts
-from fairkd_jax.data.raw_files import RawFile, compute_source_digest, make_stamp, read_archive
+from fairkd_jax.data.raw_files import (
+    RawFile,
+    compute_earlier_digest,
+    compute_source_digest,
+    digest_source,
+    make_earlier_stamp,
+    read_archive,
+)
 from fairkd_jax.data.wider_attribute.annotation import FILES, Record, parse_annotation
 from fairkd_jax.errors import UsageError
 
@@ -31,7 +39,22 @@ class WiderSource:
     images: Path
 
     def compute_digest(self, records: list[Record]) -> str:
-        """Computes a digest that changes with the annotation or the images, without reading all images.
+        """Computes a digest of the annotation and the content of the images, which are read once.
+
+        Args:
+          records: All annotated images.
+        """
+        parts = [repr(record) for record in records]
+        if self.images.is_dir():
+            return digest_source([*parts, *self._hash_images(records)])
+        return digest_source([*parts, compute_source_digest(self.images)])
+
+    def _hash_images(self, records: list[Record]) -> list[str]:
+        """Returns the SHA-256 of each record's image in the folder; "" for an absent image."""
+        return hash_files([self.images / record.file_name for record in records], self.images)
+
+    def compute_earlier_digest(self, records: list[Record]) -> str:
+        """Computes the digest of earlier versions, without reading all images.
 
         Args:
           records: All annotated images.
@@ -39,9 +62,9 @@ class WiderSource:
         parts = [repr(record) for record in records]
         if self.images.is_dir():
             found = (_read_status(self.images / record.file_name) for record in records)
-            parts += [make_stamp(status) if status else "" for status in found]
+            parts += [make_earlier_stamp(status) if status else "" for status in found]
         else:
-            parts.append(compute_source_digest(self.images))
+            parts.append(compute_earlier_digest(self.images))
         return hash_parts(parts)
 
     def read_records(self) -> list[Record]:
@@ -90,13 +113,14 @@ class WiderSource:
                 f"{self.annotation} is damaged or not a zip archive; download the file again"
             ) from error
 
-    def iterate_files(self, records: list[Record]) -> Iterator[tuple[Record, RawFile | None]]:
+    def iterate_files(self, records: list[Record], max_bytes: int) -> Iterator[tuple[Record, RawFile | None]]:
         """Yields each record with its image file.
 
         The images of an archive have the order of the archive. The function writes nothing to disk.
 
         Args:
           records: All annotated images.
+          max_bytes: Largest size of a file that is read.
 
         Yields:
           A record and its file; None for an absent file.
@@ -105,16 +129,16 @@ class WiderSource:
           UsageError: The archive is damaged, or a name in the archive points outside.
         """
         if self.images.is_dir():
-            for record in records:
+            for record, digest in zip(records, self._hash_images(records), strict=True):
                 path = self.images / record.file_name
                 status = None if record.problem else _read_status(path)
                 if status is None:
                     yield record, None
                     continue
-                yield record, RawFile(record.file_name, make_stamp(status), status.st_size, path.read_bytes)
+                yield record, RawFile(record.file_name, digest, status.st_size, path.read_bytes)
             return
         waiting = {record.file_name: record for record in records}
-        for file in read_archive(self.images, base_names=False):
+        for file in read_archive(self.images, max_bytes=max_bytes, base_names=False):
             check_member_name(self.images, file.name)
             known = waiting.pop("/".join(PurePosixPath(file.name).parts[-3:]), None)
             if known is not None:
