@@ -17,6 +17,8 @@ from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.probes import check_can_probe, probe_model
 from fairkd_jax.fairness import compute_fidelity, compute_inflation, diagnose, summarize
+from fairkd_jax.fairness.probabilities import compute_probability_measures
+from fairkd_jax.fairness.published_measures import compute_cell_accuracies, compute_rate_gaps
 from fairkd_jax.files import make_jsonable
 from fairkd_jax.models import num_parameters
 from fairkd_jax.recipe.objectives import describe_balancing
@@ -153,9 +155,13 @@ def _make_result(
 ) -> dict[str, Any]:
     """Makes the content of the JSON file from the scores of all models."""
     result: dict[str, Any] = {}
-    training_counts = dataset.split("train").counts
+    training_counts, source = dataset.split("train").counts, dataset.split(split)
     for name, model in models.items():
+        known, probabilities = scores[name].counts[:-1], scores[name].probabilities
         result[name] = summarize(scores[name].counts, training_counts=training_counts) | {
+            "rates": compute_rate_gaps(known),
+            **compute_cell_accuracies(known, training_counts),
+            **compute_probability_measures(probabilities, source.labels, source.groups, len(known)),
             "architecture": model.architecture,
             "parameters": num_parameters(model.variables["params"]),
             "step": model.step,
@@ -163,7 +169,7 @@ def _make_result(
             "diagnostics": diagnose(scores[name].counts, training_counts),
         }
     if "teacher" in result:
-        groups, taught = dataset.split(split).groups, scores["teacher"].prediction
+        groups, taught = source.groups, scores["teacher"].prediction
         students = [name for name in models if name != "teacher"]
         for name in students:
             own = scores[name].prediction
