@@ -57,6 +57,7 @@ compare = Command("compare", "compare_runs:run", "Compares evaluated runs: metho
 sweep = Command("sweep", "sweep:run", "Trains every combination of config values, and collects runs.")
 prepare = Command("prepare", "prepare_data:main", "Prepares a data set, and prints its counts.")
 inspect = Command("inspect", "inspect_data:run", "Draws images and counts of a data set before training.")
+report = Command("report", "report:main", "Writes a report on evaluated runs, as a page and as JSON.")
 power = Command(
     "power", "power_analysis:run", "Computes the differences that a test set can detect, before training."
 )
@@ -91,6 +92,7 @@ COMMANDS = {
         sweep,
         prepare,
         inspect,
+        report,
         power,
         class_means,
         convert,

@@ -77,7 +77,8 @@ def evaluate_run(
     score = {name: _make_scorer(model, dataset, rows, mesh, probe) for name, model in models.items()}
     scores = {name: score[name](split) for name in models}
     result = _make_result(models, scores, described, dataset, split)
-    result |= {"split": split, "checkpoint": checkpoint, **current}
+    counts = {name: np.asarray(dataset.split(name).counts).tolist() for name in dataset.info.num_examples}
+    result |= {"split": split, "checkpoint": checkpoint, "counts": counts, **current}
     for name in models if probe else ():
         result[name]["probe"] = probe_model(name, score[name], scores[name].features, dataset)
     if not probe:

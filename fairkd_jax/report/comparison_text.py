@@ -107,7 +107,7 @@ def _format_difference(entry: Mapping[str, Any], tests: int) -> str:
         f"{entry['arm']} minus {entry['reference']}, seed{'s' * (len(seeds) > 1)} {_join_seeds(seeds)}",
         align_rows(rows),
         "",
-        *_make_sentences(entry, tests),
+        *make_verdict_sentences(entry, tests),
     ]
     for side, other in (("arm", "reference"), ("reference", "arm")):
         if left := entry["left_out"][side]:
@@ -117,8 +117,13 @@ def _format_difference(entry: Mapping[str, Any], tests: int) -> str:
     return "\n".join(lines)
 
 
-def _make_sentences(entry: Mapping[str, Any], tests: int) -> list[str]:
-    """Makes the sentences about disparity and accuracy that the evidence allows."""
+def make_verdict_sentences(entry: Mapping[str, Any], tests: int) -> list[str]:
+    """Makes the sentences about disparity and accuracy that the evidence allows.
+
+    Args:
+      entry: One of the `comparisons` of `compare_runs`.
+      tests: Number of comparisons.
+    """
     gap, accuracy = entry["over_seeds"][_MAD], entry["over_seeds"]["accuracy"]
     seeds = len(entry["seeds"])
     if gap["verdict"] == ONE_SEED:

@@ -10,7 +10,7 @@ from fairkd_jax.runs.versions import describe_earlier_objectives
 MODELS = ("teacher", "student", "baseline")
 
 # Row -> key of a summary.
-_ROWS = {
+ROWS = {
     "top-1 accuracy": "accuracy",
     "recall (weighted)": "recall",
     "precision (weighted)": "precision",
@@ -128,7 +128,7 @@ def format_comparison(evaluation: Mapping[str, Any]) -> str:
     rows.append(["method", *(format_method(m) for m in models)])
     rows.append(["model", *(m["architecture"] for m in models)])
     rows.append(["parameters", *(f"{m['parameters']:,}" for m in models)])
-    rows.extend([title, *(format_measure(m[key]) for m in models)] for title, key in _ROWS.items())
+    rows.extend([title, *(format_measure(m[key]) for m in models)] for title, key in ROWS.items())
     inflation = evaluation.get("inflation", {})
     if inflation:
         for title, key in (
@@ -141,7 +141,7 @@ def format_comparison(evaluation: Mapping[str, Any]) -> str:
     if all("probe" in m for m in models):
         rows.append([_PROBES_TITLE])
         for title, (source, kind) in _PROBES.items():
-            rows.append([title, *(_format_leakage(m["probe"][source][kind]) for m in models)])
+            rows.append([title, *(format_leakage(m["probe"][source][kind]) for m in models)])
     lines = []
     if not any(m["num_gaps"] for m in models):
         lines.append("no disparity: no class has 2 images or more in each of two groups")
@@ -159,7 +159,7 @@ def _list_probe_reasons(evaluation: Mapping[str, Any], names: Sequence[str]) -> 
     ]
 
 
-def _format_leakage(probe: Mapping[str, Any]) -> str:
+def format_leakage(probe: Mapping[str, Any]) -> str:
     """Formats the leakage that a probe measured, for example "0.412 (0.86)"; "n/a" without a result."""
     advantage = format_number(probe["advantage"], 3)
     return advantage if advantage == _MISSING else f"{advantage} ({format_number(probe['accuracy'], 2)})"

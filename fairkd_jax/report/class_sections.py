@@ -1,0 +1,134 @@
+"""The sections of a report on classes: recall by group, gaps, predictions and confusions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fairkd_jax.report import plots
+from fairkd_jax.report.blocks import Block, Section, Table, Text
+from fairkd_jax.report.tables import format_number
+
+Findings = Mapping[str, Any]
+_ORDER = ("teacher", "baseline", "student")
+_SHIFT_LEVEL = 0.05
+
+
+def name_models(findings: Findings) -> dict[str, str]:
+    """Returns the title of each model by its name, in the order of the figures.
+
+    Args:
+      findings: Result of `collect_findings`.
+    """
+    titles = {"teacher": "teacher", "baseline": "student, not debiased", "student": "student"}
+    if "baseline" in findings["models"]:
+        titles["student"] = "student, debiased"
+    return {name: titles[name] for name in _ORDER if name in findings["models"]}
+
+
+def show_classes(findings: Findings) -> Section:
+    """Shows recall by group, gaps with intervals, and how far each gap was corrected.
+
+    Args:
+      findings: Result of `collect_findings`.
+    """
+    data, titles, models = findings["data"], name_models(findings), findings["models"]
+    classes, groups = data["class_names"], data["group_names"]
+    recalls = {name: models[name]["recall_by_group"] for name in titles}
+    alt = f"Recall of {len(classes)} classes in {' and '.join(groups)}, for {', '.join(titles.values())}."
+    blocks: list[Block] = []
+    if len(groups) > 1:
+        blocks.append(plots.draw_slopes("Recall by group", alt, classes, groups, recalls, titles))
+        blocks.append(
+            Text("A flat line is a class without a gap. A line that falls on both sides is no gain.", "note")
+        )
+    for number, pair in enumerate(models["student"]["pairs"]):
+        names = [groups[g] for g in pair["groups"]]
+        title = f"Gap of recall, {names[0]} minus {names[1]}"
+        gaps = {
+            name: tuple(models[name]["pairs"][number][key] for key in ("disparity", "low", "high"))
+            for name in titles
+        }
+        alt = f"{title}, with 95 % intervals, for {len(classes)} classes and {len(titles)} models."
+        blocks.append(plots.draw_forest(title, alt, classes, gaps, titles))
+        text = (
+            "Newcombe's 95 % interval of each class. One class in twenty leaves its interval by chance alone."
+        )
+        blocks.append(Text(text, "note"))
+    for correction in findings.get("corrections", ()):
+        blocks += _list_corrections(correction, classes, groups)
+    if "corrections" not in findings:
+        blocks.append(Text("How far each gap was corrected needs the student without debiasing.", "missing"))
+    return Section("classes", "Classes", blocks)
+
+
+def _list_corrections(found: Mapping[str, Any], classes: Sequence[str], groups: Sequence[str]) -> list[Block]:
+    names = " minus ".join(groups[g] for g in found["groups"])
+    rows = []
+    for c, name in enumerate(classes):
+        percent, low, high = (found[key][c] for key in ("percent", "low", "high"))
+        interval = "n/a" if _is_missing(low) else f"{low:+.0f} to {high:+.0f} %"
+        cells = [format_number(found[key][c], 3) for key in ("before", "after")]
+        rows.append([name, *cells, "n/a" if _is_missing(percent) else f"{percent:+.0f} %", interval])
+    head = ["class", "gap before", "gap after", "corrected by", "95 % interval"]
+    text = (
+        "100 % means that the gap is gone, a negative number that it has grown. n/a where the gap before may"
+        " be 0: there is nothing to correct, as far as these images show."
+    )
+    return [Table(f"Correction of each class, {names}", head, rows), Text(text, "note")]
+
+
+def _is_missing(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def show_predictions(findings: Findings) -> Section:
+    """Shows how often each class is predicted, and the confusions that changed.
+
+    Args:
+      findings: Result of `collect_findings`.
+    """
+    data, titles = findings["data"], name_models(findings)
+    classes, groups = data["class_names"], data["group_names"]
+    blocks: list[Block] = []
+    labels, members = findings["label"], findings["group"]
+    for g, group in enumerate(groups):
+        own = [row for row, member in enumerate(members) if member == g]
+        if not own:
+            continue
+        bars = {"labels": _count_shares([labels[row] for row in own], len(classes))}
+        colours = {"labels": "#56b4e9"}
+        for name, title in titles.items():
+            predicted = findings["predictions"].get(name)
+            if predicted is not None:
+                bars[title] = _count_shares([predicted[row] for row in own], len(classes))
+                colours[title] = plots.COLOURS[name]
+        title = f"Share of each class, images of {group}"
+        blocks.append(
+            plots.draw_bars(title, f"{title}: labels and what is predicted.", classes, bars, colours)
+        )
+    note = "A class that is predicted more often than it occurs takes images of other classes."
+    blocks.append(Text(note, "note"))
+    if "shift" in findings:
+        shift = findings["shift"]
+        marked = [
+            (label, prediction)
+            for label, row in enumerate(shift["holm_p"])
+            for prediction, p in enumerate(row)
+            if not _is_missing(p) and p < _SHIFT_LEVEL
+        ]
+        title = "Shift of the confusion matrix, debiased minus not debiased"
+        alt = f"{title}: {len(marked)} of {len(classes) ** 2} cells changed more than chance allows."
+        blocks.append(plots.draw_matrix(title, alt, classes, shift["change"], marked=marked))
+        text = (
+            f"{len(marked)} cells have a cross: McNemar's exact test, with Holm's correction over all cells,"
+            " supports their change."
+        )
+        blocks.append(Text(text, "note"))
+    return Section("predictions", "Predictions", blocks)
+
+
+def _count_shares(values: Sequence[int], classes: int) -> list[float]:
+    counts = [0] * classes
+    for value in values:
+        counts[value] += 1
+    return [count / len(values) for count in counts]

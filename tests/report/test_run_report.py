@@ -1,0 +1,216 @@
+"""The report on a run: its numbers, what is missing, and a page that harms nobody."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import plotly.graph_objects
+import pytest
+from scipy.stats import binomtest
+
+from fairkd_jax.digests import read_json
+from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
+from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
+from fairkd_jax.programs import report
+from fairkd_jax.report import findings as report_findings
+from fairkd_jax.report.blocks import Figure, Section, Table, Text
+from fairkd_jax.report.html import render_page
+from fairkd_jax.report.run_sections import make_run_sections
+from tests.report.conftest import HOSTILE, IMAGES
+
+
+class Page(HTMLParser):
+    """The elements of a page, its scripts and its texts."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.scripts, self.texts, self._inside = [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append([dict(attrs), ""])
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1][1] += data
+        elif data.strip():
+            self.texts.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def page(make_report_run):
+    folder, _, _ = make_report_run()
+    return Page(report.write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_names_of_data_are_text_wherever_they_stand(page):
+    assert len(page.scripts) == 3
+    assert not page.all("b")
+    assert not page.all("i")
+    assert not page.all("img")
+    for name in HOSTILE:
+        assert name in page.texts
+    data = json.loads(page.scripts[0][1])
+    shown = json.dumps([figure["traces"] for figure in data]) + json.dumps([f["layout"] for f in data])
+    assert "<" not in shown  # plotly would read it as markup
+    assert html.escape("<b>bold</b>") in shown
+
+
+def test_nothing_is_loaded_and_no_other_script_runs(page):
+    (policy,) = [
+        meta["content"] for meta in page.all("meta") if "content" in meta and "default-src" in meta["content"]
+    ]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    allowed = re.search(r"script-src ([^;]*)", policy)[1].split()
+    found = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for attributes, text in page.scripts
+        if attributes.get("type") != "application/json"
+    ]
+    assert found == allowed
+    for _, attributes in page.elements:
+        assert not {"src", "onclick", "onload"} & attributes.keys()
+        assert attributes.get("href", "#").startswith("#")
+
+
+def test_a_reader_without_eyes_or_mouse_has_everything(page):
+    anchors = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert all(link["href"][1:] in anchors for link in page.all("a"))
+    plots = [attributes for attributes in page.all("div") if attributes.get("class") == "plot"]
+    assert len(plots) == len(page.all("figure")) >= 6
+    assert all(plot["role"] == "img" and plot["aria-label"] for plot in plots)
+    assert len(page.all("details")) >= len(plots)
+    assert all("scope" in attributes for attributes in page.all("th"))
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_figures_are_what_plotly_understands(make_report_run):
+    folder, _, _ = make_report_run()
+    found = report_findings.collect_findings(folder) | {"versions": {}}
+    sections = make_run_sections(found)
+    figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
+    assert len(figures) >= 6
+    for figure in figures:
+        plotly.graph_objects.Figure(data=list(figure.traces), layout=figure.layout)
+        assert len(figure.traces) <= 30
+        assert all(len(row) == len(figure.table.head) for row in figure.table.rows), figure.title
+
+
+def test_the_numbers_are_those_of_the_predictions(make_report_run):
+    folder, images, predictions = make_report_run()
+    report.write_report(folder)
+    found = read_json(folder / "report.json")
+    known = {name: values == images["label"] for name, values in predictions.items()}
+    (correction,) = found["corrections"]
+    for c in range(len(HOSTILE)):
+        cells = [(images["label"] == c) & (images["group"] == g) for g in (0, 1)]
+        before, after = (
+            known[name][cells[0]].mean() - known[name][cells[1]].mean() for name in ("baseline", "student")
+        )
+        assert correction["before"][c] == pytest.approx(before)
+        assert correction["after"][c] == pytest.approx(after)
+        if correction["percent"][c] is not None:
+            assert correction["percent"][c] == pytest.approx(100 * (1 - abs(after) / abs(before)))
+            assert correction["low"][c] < correction["percent"][c] < correction["high"][c]
+    assert any(percent is not None for percent in correction["percent"])
+    assert found["models"]["student"]["accuracy"] == pytest.approx(known["student"].mean())
+    shift = np.array(found["shift"]["change"])
+    for name, sign in (("student", 1), ("baseline", -1)):
+        np.subtract.at(shift, (images["label"], predictions[name]), sign)
+    assert (shift == 0).all()
+    entry = found["comparison"]["comparisons"][0]
+    assert entry["over_seeds"]["accuracy"]["mean"] == pytest.approx(
+        known["student"].mean() - known["baseline"].mean()
+    )
+    assert "label" not in found
+
+
+def test_a_cell_of_the_confusion_matrix_has_mcnemars_p():
+    rng = np.random.default_rng(3)
+    label, first, second = rng.integers(0, 3, (3, 300))
+    second = np.where(rng.random(300) < 0.5, first, second)
+    found = compute_confusion_shift(label, first, second, 3)
+    tested = 0
+    for y in range(3):
+        for k in range(3):
+            lost = np.sum((label == y) & (first == k) & (second != k))
+            won = np.sum((label == y) & (first != k) & (second == k))
+            assert found["change"][y][k] == won - lost
+            assert found["p"][y][k] == pytest.approx(binomtest(int(won), int(won + lost)).pvalue)
+            tested += 1
+    flat = sorted(np.ravel(found["p"]))
+    assert min(np.ravel(found["holm_p"])) == pytest.approx(min(1.0, tested * flat[0]))
+    same = compute_confusion_shift(label, first, first, 3)
+    assert np.isnan(same["p"]).all()
+
+
+def test_a_gap_that_may_be_nothing_has_no_correction():
+    label, group = np.zeros(40, int), np.repeat([0, 1], 20)
+    right = {"before": np.arange(40) % 20 < 10, "after": np.arange(40) % 20 < 15}
+    outcomes = count_paired_outcomes(group, label, right["before"], right["after"], groups=2, classes=1)
+    found = compute_gap_corrections(outcomes, num_resamples=100)
+    assert found["before"] == [0.0]
+    assert np.isnan([found["percent"][0], found["low"][0], found["high"][0]]).all()
+    right["before"] = group == 0
+    outcomes = count_paired_outcomes(group, label, right["before"], right["after"], groups=2, classes=1)
+    found = compute_gap_corrections(outcomes, num_resamples=500)
+    assert found["percent"] == [100.0]
+    assert found["low"][0] < 75
+
+
+def texts_of(sections, kind):
+    return [b.text for section in sections for b in section.blocks if isinstance(b, Text) and b.kind == kind]
+
+
+def test_what_a_run_lacks_is_said_with_the_command_that_adds_it(make_report_run):
+    folder, _, _ = make_report_run(baseline=False, teacher=False)
+    (folder / "metrics.jsonl").unlink()
+    found = report_findings.collect_findings(folder) | {"versions": {}}
+    sections = make_run_sections(found)
+    missing = " ".join(texts_of(sections, "missing"))
+    for words in ("--baseline adds it", f"run `fairkd-eval {folder}`", "--probe", "no metrics.jsonl"):
+        assert words in missing
+    assert not texts_of(sections, "verdict")
+
+
+def test_a_run_with_its_student_without_debiasing_gets_only_the_words_that_one_seed_allows(make_report_run):
+    folder, _, _ = make_report_run()
+    sections = make_run_sections(report_findings.collect_findings(folder) | {"versions": {}})
+    (verdict,) = texts_of(sections, "verdict")
+    assert "One seed cannot tell methods apart" in verdict
+
+
+def test_three_groups_and_a_class_without_images_have_a_report(make_report_run):
+    folder, images, _ = make_report_run(classes=["a", "b"], groups=["x", "y", "z"])
+    assert len(images["label"]) == IMAGES
+    page = Page(report.write_report(folder).read_text(encoding="utf-8"))
+    assert {"x", "y", "z"} <= set(page.texts) | {text.split(": ")[-1] for text in page.texts}
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: None])
+def test_a_folder_without_an_evaluated_run_is_one_line(make, tmp_path, capsys):
+    make(tmp_path / "none")
+    assert report.main([str(tmp_path / "none")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds no run" in line
+    assert not (tmp_path / "none" / "report.html").exists()
+
+
+def test_a_page_without_figures_has_no_script():
+    table = Table("t", ["", "x"], [["a", "1"]], is_folded=True)
+    page = Page(render_page("<t>", "s", [Section("one", "One", [Text("words"), table])]))
+    assert not page.scripts
+    assert "<t>" in page.texts
