@@ -1,9 +1,10 @@
 """Writes a report on evaluated runs: one HTML page that opens without a network, and its numbers.
 
-fairkd-report RUN [RUN ...]
+fairkd-report RUN|FOLDER [RUN|FOLDER ...]
 
 RUN/report.html has figures with the table of their values; RUN/report.json has the numbers. The run without
-debiasing, in RUN/baseline, is the student to compare with.
+debiasing, in RUN/baseline, is the student to compare with. A FOLDER of runs, such as that of a sweep, gets a
+report on all its methods over their seeds.
 """
 
 import argparse
@@ -21,10 +22,10 @@ _LIBRARIES = ("fairkd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy",
 
 
 def write_report(folder: Path) -> Path:
-    """Writes `report.html` and `report.json` into the folder of an evaluated run.
+    """Writes `report.html` and `report.json` into the folder of an evaluated run, or of several runs.
 
     Args:
-      folder: The run's folder.
+      folder: The run's folder, or the folder of the runs.
 
     Returns:
       The path of the page.
@@ -37,13 +38,20 @@ def write_report(folder: Path) -> Path:
     from fairkd_jax.report.findings import collect_findings
     from fairkd_jax.report.html import render_page
     from fairkd_jax.report.run_sections import make_run_sections
+    from fairkd_jax.report.sweep_findings import collect_sweep
+    from fairkd_jax.report.sweep_sections import make_sweep_sections
+    from fairkd_jax.runs.folder import RunFolder
 
-    findings = collect_findings(folder)
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; name the folder of a run or of a sweep")
+    is_run = RunFolder(folder).is_run()
+    findings = collect_findings(folder) if is_run else collect_sweep(folder)
     findings["versions"] = _list_versions()
+    what = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
     page = render_page(
         f"Report on {folder.absolute().name}",
-        f"{findings['data']['dataset']}: how well each group is recognised, before and after debiasing.",
-        make_run_sections(findings),
+        f"{findings['data']['dataset']}: {what}.",
+        make_run_sections(findings) if is_run else make_sweep_sections(findings),
     )
     images = ("label", "group", "predictions")
     content = {key: value for key, value in findings.items() if key not in images}
@@ -72,7 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
       The exit code: 0, or 2 after a user's mistake.
     """
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="Folder of an evaluated run.")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="Folder of an evaluated run, or of several."
+    )
     options = parser.parse_args(arguments)
     try:
         for folder in options.runs:

@@ -10,8 +10,8 @@ from fairkd_jax.report.tables import format_number
 COLOURS = {"teacher": "#8c8c8c", "baseline": "#d55e00", "student": "#009e73"}
 SYMBOLS = {"teacher": "square", "baseline": "circle", "student": "diamond"}
 DIVERGING = [[0.0, "#d55e00"], [0.5, "#f2f2f2"], [1.0, "#0072b2"]]
-_MARGIN = {"l": 60, "r": 20, "t": 30, "b": 50}
-_LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+MARGIN = {"l": 60, "r": 20, "t": 30, "b": 50}
+LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 Rates = Mapping[str, Sequence[Sequence[float | None]]]
 
 
@@ -72,8 +72,8 @@ def draw_forest(
             }
         )
     layout = {
-        "margin": _MARGIN,
-        "legend": _LEGEND,
+        "margin": MARGIN,
+        "legend": LEGEND,
         "xaxis": {"zeroline": True, "title": {"text": escape_markup(title)}},
         "yaxis": {
             "tickvals": places,
@@ -115,8 +115,8 @@ def draw_slopes(
     """
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
-        "margin": _MARGIN,
-        "legend": _LEGEND,
+        "margin": MARGIN,
+        "legend": LEGEND,
         "grid": {"rows": 1, "columns": len(recalls)},
     }
     for number, (model, values) in enumerate(recalls.items(), 1):
@@ -181,8 +181,8 @@ def draw_bars(
         for name, values in bars.items()
     ]
     layout = {
-        "margin": _MARGIN,
-        "legend": _LEGEND,
+        "margin": MARGIN,
+        "legend": LEGEND,
         "barmode": "group",
         "xaxis": {"type": "category", "automargin": True},
         "yaxis": {"title": {"text": escape_markup(title)}},
@@ -239,7 +239,7 @@ def draw_matrix(
             }
         )
     layout = {
-        "margin": _MARGIN,
+        "margin": MARGIN,
         "xaxis": {"type": "category", "automargin": True, "title": {"text": "predicted"}},
         "yaxis": {
             "type": "category",
@@ -277,8 +277,8 @@ def draw_curves(
         for model, (steps, values) in curves.items()
     ]
     layout = {
-        "margin": _MARGIN,
-        "legend": _LEGEND,
+        "margin": MARGIN,
+        "legend": LEGEND,
         "xaxis": {"title": {"text": "step"}},
         "yaxis": {"title": {"text": escape_markup(title)}},
     }

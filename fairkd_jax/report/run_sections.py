@@ -205,7 +205,7 @@ def _tell_origin(findings: Findings) -> Section:
         "origin",
         "How this was made",
         [
-            Table("Commands", ["", "command"], commands),
+            Table("Commands", ["step", "command"], commands),
             Table("Settings of the run", ["key", "value"], rows, is_folded=True),
             Table("Versions", ["library", "version"], versions, is_folded=True),
         ],

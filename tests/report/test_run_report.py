@@ -200,12 +200,15 @@ def test_three_groups_and_a_class_without_images_have_a_report(make_report_run):
     assert {"x", "y", "z"} <= set(page.texts) | {text.split(": ")[-1] for text in page.texts}
 
 
-@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: None])
-def test_a_folder_without_an_evaluated_run_is_one_line(make, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(lambda path: path.mkdir(), "holds no evaluated run"), (lambda path: None, "there is no folder")],
+)
+def test_a_folder_without_an_evaluated_run_is_one_line(make, message, tmp_path, capsys):
     make(tmp_path / "none")
     assert report.main([str(tmp_path / "none")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "holds no run" in line
+    assert message in line
     assert not (tmp_path / "none" / "report.html").exists()
 
 

@@ -8,9 +8,10 @@ from pyarrow import parquet
 
 from fairkd_jax.digests import read_json, write_json
 from fairkd_jax.errors import UsageError
+from fairkd_jax.evaluation.choice import choose_method
 from fairkd_jax.evaluation.collect import find_runs
 from fairkd_jax.recipe.values import normalize
-from fairkd_jax.sweep.summary import choose_method, write_summary
+from fairkd_jax.sweep.summary import write_summary
 from tests.sweep.conftest import ROOT, make_config, write_run
 
 MAD = "mean_abs_disparity"

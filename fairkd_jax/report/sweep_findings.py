@@ -1,0 +1,153 @@
+"""The numbers of a report on a sweep: its methods over their seeds, and the choice that validation makes.
+
+Nothing here imports JAX.
+"""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from tqdm import tqdm
+
+from fairkd_jax.digests import read_json
+from fairkd_jax.errors import reading
+from fairkd_jax.evaluation.choice import choose_method
+from fairkd_jax.evaluation.collect import SEED, CollectedRuns
+from fairkd_jax.runs.folder import RunFolder
+
+LAMBDA = ".weight"  # end of the key that the curves run over
+_MEASURES = {
+    "accuracy": "accuracy",
+    "disparity": "mean_abs_disparity",
+    "corrected": "corrected_mean_abs_disparity",
+    "floor": "floor",
+    "worst_recall": "worst_group_recall",
+    "classes_predicted": "diagnostics.classes_predicted",
+    "probe": "probe.embedding.mlp.advantage",
+}
+
+
+def collect_sweep(
+    folder: Path, *, margin: float = 0.01, max_disparity: float | None = None
+) -> dict[str, Any]:
+    """Collects the numbers of the runs in a folder, a method at a time.
+
+    Args:
+      folder: Folder of evaluated runs.
+      margin: Accuracy on validation that the choice may lose, see `choose_method`.
+      max_disparity: Bound of the choice, see `choose_method`; None for none.
+
+    Returns:
+      `keys`, which differ between the methods; `lambda_key`, the swept weight or ""; `methods`, each with its
+      `values` by key, `family` (all values but lambda), `lambda`, `seeds`, `runs` and for each measure its
+      `mean`, `low` and `high` (95 % t interval over seeds, NaN for one seed), `is_chosen` and `is_dominated`;
+      `constant_accuracy`, of the answer that is always the most frequent class; the `reason` of the choice.
+
+    Raises:
+      UsageError: The folder holds no evaluated run, or a file is damaged.
+    """
+    runs = CollectedRuns(folder)
+    choice = choose_method(runs.rows, runs.methods, runs.images, max_disparity=max_disparity, margin=margin)
+    keys = [key for key in runs.keys if key != SEED]
+    lambda_key = _find_lambda(keys, runs.rows)
+    shown = tqdm(runs.rows, desc="reading runs", unit="run", disable=not sys.stderr.isatty())
+    evaluations = [_read_run(folder, str(row["run"])) for row in shown]
+    places: dict[Any, list[int]] = {}
+    for place, key in enumerate(runs.methods):
+        places.setdefault(key, []).append(place)
+    methods: list[dict[str, Any]] = [
+        _describe_method(runs.rows, evaluations, own, keys, lambda_key)
+        | {"is_chosen": set(own) == set(choice.rows)}
+        for own in places.values()
+    ]
+    for method in methods:
+        method["is_dominated"] = any(_dominates(other, method) for other in methods)
+    first = evaluations[0]["student"]
+    return {
+        "folder": str(folder),
+        "data": {key: evaluations[0].get(key) for key in ("dataset", "class_names", "group_names")},
+        "num_examples": first["num_examples"],
+        "keys": keys,
+        "lambda_key": lambda_key,
+        "methods": methods,
+        "constant_accuracy": max(first["counts_by_class"]) / first["num_examples"],
+        "reason": choice.reason,
+        "left_out": dict(runs.left_out),
+    }
+
+
+def _find_lambda(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Finds the weight with the most values; "" where no weight differs between the runs."""
+    found = {
+        key: len({row[key] for row in rows})
+        for key in keys
+        if key.endswith(LAMBDA) and all(isinstance(row[key], int | float) for row in rows)
+    }
+    return max(found, key=lambda key: found[key]) if found else ""
+
+
+def _read_run(folder: Path, name: str) -> dict[str, Any]:
+    """Reads the evaluation of a run."""
+    own = RunFolder(folder if name == folder.name and RunFolder(folder).is_run() else folder / name)
+    path = own.evaluation("test")
+    with reading(str(path), f"run `fairkd-eval {own.path}` again"):
+        return read_json(path)
+
+
+def _describe_method(
+    rows: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[Mapping[str, Any]],
+    places: Sequence[int],
+    keys: Sequence[str],
+    lambda_key: str,
+) -> dict[str, Any]:
+    first = rows[places[0]]
+    values = {key: first[key] for key in keys}
+    family = ", ".join(f"{key}={value}" for key, value in values.items() if key != lambda_key)
+    return {
+        "values": values,
+        "family": family or "all runs",
+        "lambda": values.get(lambda_key, math.nan),
+        "seeds": [rows[place][SEED] for place in places],
+        "runs": [rows[place]["run"] for place in places],
+        "measures": {
+            name: summarize_seeds([_find(evaluations[place]["student"], key) for place in places])
+            for name, key in _MEASURES.items()
+        },
+    }
+
+
+def _find(student: Mapping[str, Any], key: str) -> float:
+    value: Any = student
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return math.nan if value is None else float(value)
+
+
+def summarize_seeds(values: Sequence[float]) -> dict[str, float]:
+    """Computes the mean over seeds and its 95 % t interval.
+
+    Args:
+      values: One value for each seed.
+
+    Returns:
+      `mean`, `low` and `high`; the ends are NaN for a single seed, and all are NaN where a value is NaN.
+    """
+    array = np.asarray(values, np.float64)
+    mean, half = float(array.mean()), math.nan
+    if array.size > 1:
+        half = float(stats.t.ppf(0.975, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _dominates(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Returns whether a method is at least as good in both means, and better in one."""
+    pairs = [
+        (first["measures"][name]["mean"] * sign, other["measures"][name]["mean"] * sign)
+        for name, sign in (("accuracy", 1), ("corrected", -1))
+    ]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)

@@ -1,0 +1,111 @@
+"""The sections of a report on a sweep, from its findings."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fairkd_jax.report import sweep_plots
+from fairkd_jax.report.blocks import Block, Section, Table, Text
+
+Findings = Mapping[str, Any]
+_CURVES = {
+    "accuracy": ("Top-1 accuracy", ""),
+    "disparity": ("Mean absolute disparity", "The dashed line is what chance alone would show."),
+    "worst_recall": ("Worst class and group recall", ""),
+    "probe": ("Advantage of a probe on the embedding in nats", ""),
+    "classes_predicted": ("Number of classes that are predicted", ""),
+}
+
+
+def make_sweep_sections(findings: Findings) -> list[Section]:
+    """Makes the sections of a report on a sweep, in their order.
+
+    Args:
+      findings: Result of `collect_sweep`.
+    """
+    sections = [_state_choice(findings), _show_trade_off(findings)]
+    if findings["lambda_key"]:
+        sections += [_show_lambda(findings), _show_space(findings)]
+    return [*sections, _list_runs(findings), _tell_origin(findings)]
+
+
+def _state_choice(findings: Findings) -> Section:
+    methods, data = findings["methods"], findings["data"]
+    runs = sum(len(method["runs"]) for method in methods)
+    seeds = sorted({len(method["seeds"]) for method in methods})
+    shown = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    blocks: list[Block] = [
+        Text(
+            f"{data['dataset']}: {runs} runs, which are {len(methods)} methods with {shown} seeds each, on"
+            f" {findings['num_examples']:,} test images."
+        ),
+        Text(findings["reason"], "verdict"),
+    ]
+    if seeds[0] == 1:
+        blocks.append(
+            Text("A method with one seed has no interval: another seed may turn the order.", "missing")
+        )
+    for why, number in findings["left_out"].items():
+        if number:
+            blocks.append(Text(f"Left out, {why}: {number} runs.", "missing"))
+    return Section("choice", "What can be said", blocks)
+
+
+def _show_trade_off(findings: Findings) -> Section:
+    figure = sweep_plots.draw_trade_off(findings["methods"], findings["constant_accuracy"])
+    note = (
+        "Up and to the left is better. A faded point is dominated: another method is as good or better in both."
+        " The large point is the choice, which saw validation images alone. Whoever answers some images at"
+        " random with the most frequent class moves along the dashed line: what lies below it gains nothing."
+    )
+    return Section("trade-off", "Trade-off", [figure, Text(note, "note")])
+
+
+def _show_lambda(findings: Findings) -> Section:
+    methods = [method for method in findings["methods"] if not math.isnan(method["lambda"])]
+    blocks: list[Block] = [Text(f"Lambda is {findings['lambda_key']}.")]
+    for name, (title, note) in _CURVES.items():
+        if all(math.isnan(method["measures"][name]["mean"]) for method in methods):
+            command = "fairkd-sweep with --probe" if name == "probe" else "fairkd-eval on each run"
+            blocks.append(Text(f"{title} is not in these evaluations; {command} adds it.", "missing"))
+            continue
+        blocks.append(sweep_plots.draw_over_lambda(methods, name, title, note))
+    return Section("lambda", "Over lambda", blocks)
+
+
+def _show_space(findings: Findings) -> Section:
+    methods = [method for method in findings["methods"] if not math.isnan(method["lambda"])]
+    return Section(
+        "space",
+        "Lambda, accuracy and disparity",
+        [sweep_plots.draw_turnable(methods), sweep_plots.draw_heat_map(methods)],
+    )
+
+
+def _list_runs(findings: Findings) -> Section:
+    rows = [
+        [run, str(seed), method["family"], "" if math.isnan(method["lambda"]) else f"{method['lambda']:g}"]
+        for method in findings["methods"]
+        for run, seed in zip(method["runs"], method["seeds"], strict=True)
+    ]
+    table = Table("Runs", ["run", "seed", "method", "lambda"], rows, is_folded=True)
+    caption = "All methods"
+    return Section(
+        "methods", "Methods and runs", [sweep_plots.tabulate_methods(findings["methods"], caption), table]
+    )
+
+
+def _tell_origin(findings: Findings) -> Section:
+    commands = [
+        ["1", f"fairkd-report {findings['folder']}"],
+        ["2", f"fairkd-sweep --summary {findings['folder']}"],
+    ]
+    versions = [[name, number] for name, number in findings["versions"].items()]
+    return Section(
+        "origin",
+        "How this was made",
+        [
+            Table("Commands", ["step", "command"], commands),
+            Table("Versions", ["library", "version"], versions, is_folded=True),
+        ],
+    )

@@ -1,0 +1,116 @@
+"""The report on a sweep: means over seeds, the choice, domination, and figures that stay readable."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import plotly.graph_objects
+import pytest
+from scipy import stats
+
+from fairkd_jax.digests import read_json
+from fairkd_jax.errors import UsageError
+from fairkd_jax.files import write_text
+from fairkd_jax.programs import report
+from fairkd_jax.recipe.values import normalize
+from fairkd_jax.report.blocks import Figure, Text
+from fairkd_jax.report.sweep_findings import collect_sweep, summarize_seeds
+from fairkd_jax.report.sweep_plots import draw_trade_off, group_families
+from fairkd_jax.report.sweep_sections import make_sweep_sections
+from tests.report.test_run_report import Page
+from tests.sweep.conftest import ROOT, make_config, write_run
+
+MAD = "mean_abs_disparity"
+SUMMARY = {"counts_by_class": [30, 70], "num_examples": 100, "floor": 0.05}
+
+
+@pytest.fixture
+def make_sweep(tmp_path):
+    """Returns a function that writes a run for each lambda, seed and architecture."""
+
+    def make(lambdas=("0.0", "1.0", "10.0"), seeds=("0", "1", "2"), models=("efficientnet_tiny",)):
+        make_one = make_config(ROOT / "configs" / "rkd_adv.py")
+        for weight, seed, model in itertools.product(lambdas, seeds, models):
+            texts = {"adversary.weight": weight, "seed": seed, "student.architecture": model}
+            scores = {
+                **SUMMARY,
+                "accuracy": 0.9 - 0.005 * float(weight) + 0.001 * int(seed),
+                MAD: 0.2 / (1 + float(weight)),
+                f"corrected_{MAD}": 0.15 / (1 + float(weight)) + 0.002 * int(seed),
+                "diagnostics": {"classes_predicted": 2},
+            }
+            folder = tmp_path / "all" / f"w{weight},s{seed},{model}"
+            both = [("test", scores), ("val", scores)]
+            write_run(folder, normalize(make_one(texts)), scores=both)
+        return tmp_path / "all"
+
+    return make
+
+
+def test_each_method_has_its_mean_and_interval_over_seeds(make_sweep):
+    found = collect_sweep(make_sweep())
+    assert found["lambda_key"] == "adversary.weight"
+    assert [method["lambda"] for method in found["methods"]] == [0.0, 1.0, 10.0]
+    values = np.array([0.9, 0.901, 0.902])
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    accuracy = found["methods"][0]["measures"]["accuracy"]
+    assert [accuracy[key] for key in ("mean", "low", "high")] == pytest.approx([values.mean(), low, high])
+    assert found["constant_accuracy"] == 0.7
+    chosen = [method["lambda"] for method in found["methods"] if method["is_chosen"]]
+    assert chosen == [1.0]  # within 0.01 of the highest accuracy, with the least disparity
+    assert math.isnan(summarize_seeds([0.5])["low"])
+
+
+def test_a_method_is_dominated_where_another_is_better_in_one_and_not_worse_in_the_other(
+    make_sweep, tmp_path
+):
+    folder = make_sweep(lambdas=("0.0", "1.0"), seeds=("0",))
+    path = folder / "w1.0,s0,efficientnet_tiny" / "eval" / "test.json"
+    content = read_json(path)
+    for accuracy, corrected, expected in (
+        (0.5, 0.2, [False, True]),
+        (0.95, 0.2, [False, False]),
+        (0.9, 0.15, [False, False]),
+        (0.95, 0.15, [True, False]),
+    ):
+        content["student"] |= {"accuracy": accuracy, f"corrected_{MAD}": corrected}
+        write_text(path, json.dumps(content))
+        found = collect_sweep(folder)
+        assert [method["is_dominated"] for method in found["methods"]] == expected
+
+
+def test_families_are_lines_and_the_mixing_line_ends_at_the_constant_answer(make_sweep):
+    folder = make_sweep(models=("efficientnet_tiny", "efficientnet_mini"))
+    methods = collect_sweep(folder)["methods"]
+    families = group_families(methods)
+    assert len(families) == 2
+    for own in families.values():
+        assert [method["lambda"] for method in own] == [0.0, 1.0, 10.0]
+    figure = draw_trade_off(methods, 0.7)
+    assert (figure.traces[-1]["x"][-1], figure.traces[-1]["y"][-1]) == (0.0, 0.7)
+
+
+def test_figures_are_what_plotly_understands_and_few_traces_show_many_runs(make_sweep):
+    folder = make_sweep(lambdas=tuple(f"{n / 10}" for n in range(20)), seeds=tuple("0123"))
+    sections = make_sweep_sections(collect_sweep(folder) | {"versions": {}})
+    figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
+    for figure in figures:
+        plotly.graph_objects.Figure(data=list(figure.traces), layout=figure.layout)
+        assert len(figure.traces) <= 30
+        assert all(len(row) == len(figure.table.head) for row in figure.table.rows), figure.title
+    assert sum(figure.is_turnable for figure in figures) == 1  # browsers allow few of these
+    missing = [b.text for s in sections for b in s.blocks if isinstance(b, Text) and b.kind == "missing"]
+    assert any("--probe" in text for text in missing)
+
+
+def test_the_page_and_the_numbers_are_written(make_sweep, capsys):
+    folder = make_sweep()
+    assert report.main([str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert any("Chosen: w1.0" in text for text in page.texts)
+    assert len(page.all("button")) == 2
+    assert len(read_json(folder / "report.json")["methods"]) == 3
+    with pytest.raises(UsageError, match="there is no folder"):
+        report.write_report(folder / "none")
