@@ -55,8 +55,9 @@ def _show_trade_off(findings: Findings) -> Section:
     figure = sweep_plots.draw_trade_off(findings["methods"], findings["constant_accuracy"])
     note = (
         "Up and to the left is better. A faded point is dominated: another method is as good or better in"
-        " each. The large point is the choice, which saw validation images alone. Whoever answers some images at"
-        " random with the most frequent class moves along the dashed line: what lies below it gains nothing."
+        " each. The large point is the choice, which saw validation images alone. Whoever answers some"
+        " images at random with the most frequent class moves along the dashed line: below it, nothing is"
+        " gained."
     )
     return Section("trade-off", "Trade-off", [figure, Text(note, "note")])
 
