@@ -62,6 +62,35 @@ def train_members(recipe: "Recipe", workdir: Path) -> None:
         raise diverged
 
 
+def leave_picture(recipe: "Recipe", workdir: Path) -> str:
+    """Draws the curves of a run, its teacher and its baseline, where matplotlib is installed.
+
+    Returns:
+      Words for the last line: where the picture is; "" without a picture.
+    """
+    import jax
+
+    from fairkd_jax.errors import MissingExtraError
+    from fairkd_jax.report.charts import draw_training_curves
+    from fairkd_jax.report.curves import read_curves
+    from fairkd_jax.training.context import find_teacher_folder
+
+    if jax.process_index():
+        return ""
+    own = RunFolder(workdir)
+    folders = {"teacher": find_teacher_folder(recipe, workdir), "student": workdir, "baseline": own.baseline}
+    curves = {name: read_curves(RunFolder(path).metrics) for name, path in folders.items() if path}
+    try:
+        draw_training_curves(
+            own.curves, {name: found for name, found in curves.items() if found}, str(workdir)
+        )
+    except MissingExtraError:
+        return ""
+    except OSError as error:  # the run is finished, and its folder may be read-only
+        return f"no {own.curves.name} ({error.strerror}); "
+    return f"curves in {own.curves}; "
+
+
 def main() -> None:
     """Trains the runs that the flags ask for."""
     from fairkd_jax.evaluation.evaluate import evaluate_run
@@ -88,6 +117,8 @@ def main() -> None:
         evaluate_run(folder)  # the baseline is a run of its own, for comparisons
     evaluation = evaluate_run(workdir, baseline=folder if baseline is not None else None)
     cli.print_once(f"\n{tables.format_comparison(evaluation)}\n\n{tables.format_recall_by_group(evaluation)}")
+    picture = leave_picture(recipe, workdir)
+    cli.print_once(f"\n{picture}for figures and more: fairkd-report {workdir}")
 
 
 def run() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fairkd_jax.errors import MissingExtraError
 from fairkd_jax.files import write_bytes
+from fairkd_jax.report.curves import CURVES, Curves
 
 
 def require_pyplot() -> Any:
@@ -63,7 +64,47 @@ def draw_count_chart(
     panels[0][0].invert_yaxis()
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(groups))
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_training_curves(path: Path, curves: Mapping[str, Curves], title: str) -> None:
+    """Draws loss, accuracy, disparity and the adversary's advantage over the steps of one or more trainings.
+
+    Args:
+      path: Path of the PNG file, which is written completely or not at all.
+      curves: For each model its logged numbers: steps and values by name, see `read_curves`. A number that
+        no model has logged gets no panel.
+      title: Title above all panels.
+
+    Raises:
+      UsageError: matplotlib is not installed.
+      OSError: The file cannot be written.
+    """
+    pyplot = require_pyplot()
+    shown = [name for name in CURVES if any(name in own for own in curves.values())]
+    figure, panels = pyplot.subplots(
+        1, max(1, len(shown)), figsize=(4 * max(1, len(shown)), 3.2), layout="constrained", squeeze=False
+    )
+    for panel, name in zip(panels[0], shown, strict=False):
+        for model, own in curves.items():
+            if name in own:
+                panel.plot(*own[name], label=model, linewidth=1.2)
+        panel.set(title=CURVES[name], xlabel="step")
+        panel.grid(alpha=0.3)
+    if shown:
+        labelled = {
+            label: line
+            for panel in panels[0]
+            for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(labelled.values(), labelled, loc="outside lower center", ncols=len(labelled))
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Writes a figure as PNG, and closes it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format="png")
-    pyplot.close(figure)
+    require_pyplot().close(figure)
     write_bytes(path, buffer.getvalue())

@@ -3,7 +3,6 @@
 Nothing here imports JAX.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from fairkd_jax.evaluation.compare import compare_runs
 from fairkd_jax.evaluation.evaluated_run import check_same_images, read_run
 from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
+from fairkd_jax.report.curves import read_curves
 from fairkd_jax.runs.folder import RunFolder, find_teacher, flatten, read_run_config, without_unused
 
 SPLIT = "test"
 STUDENT, TEACHER, BASELINE = "student", "teacher", "baseline"
-_CURVES = ("loss", "validation/accuracy", "validation/mean_abs_disparity", "adversary/advantage")
 
 
 def collect_findings(folder: Path) -> dict[str, Any]:
@@ -73,7 +72,7 @@ def collect_findings(folder: Path) -> dict[str, Any]:
         "label": run.label.tolist(),
         "group": run.group.tolist(),
         "predictions": {name: values.tolist() for name, values in predictions.items()},
-        "curves": {name: _read_curves(RunFolder(path).metrics) for name, path in folders.items()},
+        "curves": {name: read_curves(RunFolder(path).metrics) for name, path in folders.items()},
     }
 
 
@@ -107,19 +106,3 @@ def _compare_predictions(
         ],
         "shift": compute_confusion_shift(label, before, after, classes),
     }
-
-
-def _read_curves(path: Path) -> dict[str, list[list[float]]]:
-    """Reads the logged curves of a run: for each name its steps and its values; empty without a file."""
-    curves: dict[str, list[list[float]]] = {}
-    if not path.exists():
-        return curves
-    with reading(str(path), "train the run again, or remove the file"):
-        for text in path.read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            for name in _CURVES:
-                if isinstance(line.get(name), int | float):
-                    steps, values = curves.setdefault(name, [[], []])
-                    steps.append(line["step"])
-                    values.append(line[name])
-    return curves

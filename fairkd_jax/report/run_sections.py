@@ -7,6 +7,7 @@ from fairkd_jax.report import plots
 from fairkd_jax.report.blocks import Block, Section, Table, Text
 from fairkd_jax.report.class_sections import name_models, show_classes, show_predictions
 from fairkd_jax.report.comparison_text import make_verdict_sentences
+from fairkd_jax.report.curves import CURVES
 from fairkd_jax.report.tables import (
     ROWS,
     format_measure,
@@ -169,17 +170,9 @@ def _show_leakage(findings: Findings) -> Section:
     return Section("leakage", "Leakage", [table, Text(text, "note")])
 
 
-_CURVE_TITLES = {
-    "loss": "Training loss",
-    "validation/accuracy": "Accuracy on validation",
-    "validation/mean_abs_disparity": "Mean absolute disparity on validation",
-    "adversary/advantage": "Advantage of the adversary in nats",
-}
-
-
 def _show_curves(findings: Findings) -> Section:
     titles, blocks = name_models(findings), list[Block]()
-    for key, title in _CURVE_TITLES.items():
+    for key, title in CURVES.items():
         curves = {
             name: findings["curves"][name][key] for name in titles if key in findings["curves"].get(name, {})
         }

@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def curves(self) -> Path:
+        """The picture of the training's curves."""
+        return self.path / "curves.png"
+
+    @property
     def parameters(self) -> Path:
         """The table of the student's arrays."""
         return self.path / "parameters.txt"

@@ -13,11 +13,14 @@ import pytest
 from scipy.stats import binomtest
 
 from fairkd_jax.digests import read_json
+from fairkd_jax.errors import UsageError
 from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
 from fairkd_jax.programs import report
 from fairkd_jax.report import findings as report_findings
 from fairkd_jax.report.blocks import Figure, Section, Table, Text
+from fairkd_jax.report.charts import draw_training_curves
+from fairkd_jax.report.curves import read_curves
 from fairkd_jax.report.html import render_page
 from fairkd_jax.report.run_sections import make_run_sections
 from tests.report.conftest import HOSTILE, IMAGES
@@ -217,3 +220,22 @@ def test_a_page_without_figures_has_no_script():
     page = Page(render_page("<t>", "s", [Section("one", "One", [Text("words"), table])]))
     assert not page.scripts
     assert "<t>" in page.texts
+
+
+def test_curves_are_read_from_the_log_and_drawn(tmp_path):
+    lines = [
+        {"step": 1, "loss": 2.0, "noise": 3},
+        {"step": 2, "validation/accuracy": 0.5},
+        {"step": 3, "loss": 1.0, "validation/accuracy": None},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = read_curves(path)
+    assert curves == {"loss": [[1, 3], [2.0, 1.0]], "validation/accuracy": [[2], [0.5]]}
+    assert read_curves(tmp_path / "none") == {}
+    for found in ({"student": curves, "teacher": {}}, {}):
+        draw_training_curves(tmp_path / "curves.png", found, "a run")
+        assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    path.write_text("no JSON\n")
+    with pytest.raises(UsageError, match=r"metrics\.jsonl cannot be read"):
+        read_curves(path)

@@ -1,0 +1,41 @@
+"""The curves of a training, read from its metrics.jsonl."""
+
+import json
+from pathlib import Path
+
+from fairkd_jax.errors import reading
+
+# Name in metrics.jsonl -> title.
+CURVES = {
+    "loss": "Training loss",
+    "validation/accuracy": "Accuracy on validation",
+    "validation/mean_abs_disparity": "Mean absolute disparity on validation",
+    "adversary/advantage": "Advantage of the adversary in nats",
+}
+Curves = dict[str, list[list[float]]]  # name -> steps and values
+
+
+def read_curves(path: Path) -> Curves:
+    """Reads the logged curves of a run.
+
+    Args:
+      path: The run's metrics.jsonl, which need not exist.
+
+    Returns:
+      Steps and values by name, for each name of `CURVES` that was logged.
+
+    Raises:
+      UsageError: The file is damaged.
+    """
+    curves: Curves = {}
+    if not path.exists():
+        return curves
+    with reading(str(path), "train the run again, or remove the file"):
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            for name in CURVES:
+                if isinstance(line.get(name), int | float):
+                    steps, values = curves.setdefault(name, [[], []])
+                    steps.append(line["step"])
+                    values.append(line[name])
+    return curves
