@@ -244,13 +244,26 @@ def test_what_the_statistics_promise_is_simulated(start, forks, folder):
     figures = json.loads((folder / "simulated.json").read_text())
     assert len(figures["one model"]) == 3 * 6 + 1
     assert len(figures["two models"]) == 7
-    assert len(shown.stdout.splitlines()) == 1 + 2 * 3 + 19 + 7
+    small = figures["small cells"]
+    assert {(row["scenario"], row["classes"], row["images"]) for row in small} >= {
+        ("recalls 0.98 and 0.93", 2, "8"),
+        ("recall 0.65, gaps of 0.4 and -0.4", 8, "5"),
+    }
+    assert len(shown.stdout.splitlines()) == 1 + 3 * 3 + 19 + 7 + len(small)
+    assert shown.stderr.splitlines()[-1].startswith("small cells: recalls 0.98 and 0.93, 8 classes of 5-40 ")
     config = f"--config={ROOT / 'configs' / 'student.py'}"
-    small = ["--config.data.size=16", "--config.data.image_size=16"]
+    size = ["--config.data.size=16", "--config.data.image_size=16"]
     shown = start(
-        "scripts/simulate_statistics.py", config, *small, "--trials=1", "--draws=9", "--accuracy=0.9"
+        "scripts/simulate_statistics.py",
+        config,
+        *size,
+        "--trials=1",
+        "--draws=9",
+        "--accuracy=0.9",
+        "--table=two models",
     )
     assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout.splitlines()) == 1 + 3 + 7
     assert "images in 10 classes, at 0.9 accuracy" in shown.stdout
     wrong = forks.run("scripts/simulate_statistics.py", "--accuracy=1.5")
     assert wrong.returncode == 2

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 from scipy.optimize import brentq
 
+from fairkd_jax.fairness.gap_bounds import compute_gap_bounds
 from fairkd_jax.fairness.gaps import (
     HALF_NORMAL_MEAN,
     Floats,
@@ -28,14 +29,13 @@ def compute_corrected_interval(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Computes an interval of the mean |true gap| by inverting a test.
+    """Computes an interval of the mean |true gap|, the hull of two intervals.
 
-    True gaps are modelled as N(0, t^2), see `gaps.compute_corrected_mean_abs_gap`. The interval holds every t
-    for which the observed mean |d| lies between the outer quantiles of mean |N(0, t^2 + V)|. Gaps of pairs
-    that share a group share the deviation of this group, and V is `gaps.compute_shrunken_variance`.
+    The first interval, `compute_normal_interval`, takes the gaps of the classes as draws from one normal
+    distribution. The second interval, `gap_bounds.compute_gap_bounds`, holds for every arrangement of the
+    gaps, and where all images of a cell are recognised, or none.
 
-    A bootstrap of the mean |d| would add the sampling noise a second time. `simulation` shows the coverage:
-    where a few classes have all the gaps, the coverage is lower than `level`.
+    A bootstrap of the mean |d| would add the sampling noise a second time. `simulation` shows the coverage.
 
     Args:
       correct: Examples that were recognised, int [G, C].
@@ -46,15 +46,50 @@ def compute_corrected_interval(
       seed: Seed of the simulation.
 
     Returns:
-      Lower and upper end, in units of the mean |gap|. Both are 0 where the gaps are smaller than chance
-      allows for any t. Both are 0 too where within every class all recalls are 0 or all recalls are 1. NaN
-      where no class has two groups to compare.
+      Lower and upper end, in units of the mean |gap|, within [0, 1]. The upper end is above 0, even where no
+      gap is observed. NaN where no class has two groups to compare.
     """
     hits, sizes = np.asarray(correct, np.int64), np.asarray(total, np.int64)
     enough = find_comparable_cells(sizes, min_count)
     if not enough.any():
         return float("nan"), float("nan")
-    observed = float(compute_mean_abs_gap(hits.astype(float), sizes, min_count))
+    normal = compute_normal_interval(hits, sizes, enough, level=level, num_resamples=num_resamples, seed=seed)
+    return join_intervals(normal, compute_gap_bounds(hits, sizes, enough, level=level))
+
+
+def join_intervals(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """Returns the smallest interval that holds two intervals."""
+    return min(first[0], second[0]), max(first[1], second[1])
+
+
+def compute_normal_interval(
+    hits: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    enough: NDArray[np.bool_],
+    *,
+    level: float = 0.95,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Computes the interval of the mean |true gap| of classes whose true gaps are N(0, t^2).
+
+    The interval holds every t for which the observed mean |d| lies between the outer quantiles of
+    mean |N(0, t^2 + V)|, see `gaps.compute_corrected_mean_abs_gap`. Gaps of pairs that share a group share
+    the deviation of this group, and V is `gaps.compute_shrunken_variance`.
+
+    Args:
+      hits: Examples that were recognised, int64 [G, C].
+      sizes: Examples, int64 [G, C].
+      enough: Cells that are compared, bool [G, C]; see `find_comparable_cells`. At least one class has two.
+      level: Confidence level.
+      num_resamples: Number of simulated test sets.
+      seed: Seed of the simulation.
+
+    Returns:
+      Lower and upper end. Both are 0 where the gaps are smaller than chance allows for any t, or where
+      within every class all recalls are 0 or all recalls are 1.
+    """
+    observed = float(compute_mean_abs_gap(np.where(enough, hits, 0.0), np.where(enough, sizes, 0)))
     variance = compute_shrunken_variance(hits, sizes, enough)
     pairs, first, second = list_pairs(len(sizes))
     counted = (enough[first] & enough[second]).astype(float)
@@ -139,11 +174,12 @@ def compute_any_bias_p(
 
     Returns:
       The p value of sum_c z_c^2: (1 + number of permutations with a sum at least as large) /
-      (1 + num_resamples). NaN where no class has two groups to compare.
+      (1 + num_resamples). NaN where no class has two groups to compare, or where every permutation has the
+      same sum: all images of each class are recognised, or none, or a single one among groups of one size.
     """
     hits, sizes = np.asarray(correct, np.int64), np.asarray(total, np.int64)
     enough = find_comparable_cells(sizes, min_count)
-    if not enough.any():
+    if not _permutations_differ(hits, sizes, enough):
         return float("nan")
     hits, sizes = np.where(enough, hits, 0), np.where(enough, sizes, 0)
     observed = compute_heterogeneity(hits.astype(float), sizes.astype(float), enough)
@@ -159,6 +195,16 @@ def compute_any_bias_p(
     drawn[:, -1] = remaining
     permuted = compute_heterogeneity(drawn, np.broadcast_to(sizes.astype(float), drawn.shape), enough)
     return float((1 + np.sum(permuted >= observed * (1.0 - 1e-9))) / (1 + num_resamples))
+
+
+def _permutations_differ(
+    hits: NDArray[np.int64], sizes: NDArray[np.int64], enough: NDArray[np.bool_]
+) -> bool:
+    """Returns whether a permutation of the groups can change the heterogeneity of some class."""
+    right, images = np.where(enough, hits, 0).sum(axis=0), np.where(enough, sizes, 0).sum(axis=0)
+    rarer = np.minimum(right, images - right)
+    unequal = np.any(enough & (sizes * enough.sum(axis=0) != images), axis=0)
+    return bool(np.any((rarer > 1) | ((rarer == 1) & unequal)))
 
 
 def compute_newcombe_interval(
@@ -196,15 +242,14 @@ def compute_gap_p_values(correct: ArrayLike, total: ArrayLike) -> Floats:
       total: Trials in the two groups, int [2, C].
 
     Returns:
-      p values, float64 [C]: 1 where all trials or none succeeded, NaN where a group is empty.
+      p values, float64 [C]; NaN where all trials or none succeeded, or where a group is empty.
     """
     hits, sizes = np.asarray(correct, np.float64), np.asarray(total, np.float64)
     pooled = divide(hits.sum(axis=0), sizes.sum(axis=0))
     deviation = np.sqrt(pooled * (1.0 - pooled) * divide(1.0, sizes).sum(axis=0))
     share = divide(hits, sizes)
     z = np.abs(share[0] - share[1])
-    p = 2.0 * special.ndtr(-divide(z, deviation))
-    return np.where(np.isfinite(deviation) & (deviation == 0), 1.0, p)
+    return 2.0 * special.ndtr(-divide(z, deviation))
 
 
 def apply_holm_correction(p_values: ArrayLike) -> Floats:

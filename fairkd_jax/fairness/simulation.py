@@ -20,6 +20,7 @@ from fairkd_jax.fairness.inference import (
     compute_newcombe_interval,
 )
 from fairkd_jax.fairness.paired_comparison import compare_paired_outcomes
+from fairkd_jax.fairness.small_cells import list_scenarios, simulate_scenario
 
 # Images of each of the 16 classes, men and women, among 5,188 test images of WIDER Attribute
 # (mmlab.ie.cuhk.edu.hk/projects/WIDERAttribute.html). An image with fewer than half men counts as a woman's.
@@ -34,6 +35,7 @@ ARRANGEMENTS = {
     "equal": "all gaps have one size and a random sign",
     "few": "a quarter of the classes has all the gaps, of one size and a random sign",
 }
+TABLES = ("one model", "two models", "small cells")
 _LEVEL = 0.05  # significance level of the tests
 
 
@@ -232,23 +234,30 @@ def simulate_two_models(settings: SimulationSettings, mean_gap: float) -> dict[s
 
 
 def simulate(
-    settings: SimulationSettings, mean_gaps: Sequence[float] = MEAN_GAPS
+    settings: SimulationSettings, mean_gaps: Sequence[float] = MEAN_GAPS, tables: Sequence[str] = TABLES
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Runs all simulations and yields their rows.
+    """Runs the simulations of some tables, or of all tables, and yields their rows.
 
     Args:
       settings: Settings of the simulation.
       mean_gaps: Mean true |gaps| to simulate.
+      tables: Names of the tables, from `TABLES`.
 
     Yields:
-      The name of a table, "one model" or "two models", and a row of this table.
+      The name of a table and a row of this table. Rows of "small cells" come from
+      `small_cells.simulate_scenario`, with test sets of their own.
     """
-    for arrangement in ARRANGEMENTS:
+    for arrangement in ARRANGEMENTS if "one model" in tables else ():
         for mean_gap in mean_gaps:
             if mean_gap or arrangement == "normal":  # without gaps all arrangements are the same
                 yield "one model", simulate_one_model(settings, arrangement, mean_gap)
-    for mean_gap in mean_gaps:
+    for mean_gap in mean_gaps if "two models" in tables else ():
         yield "two models", simulate_two_models(settings, mean_gap)
+    for scenario in list_scenarios() if "small cells" in tables else ():
+        yield (
+            "small cells",
+            simulate_scenario(scenario, settings.trials, settings.num_resamples, settings.seed),
+        )
 
 
 def select_usable_counts(counts: ArrayLike) -> NDArray[np.int64]:

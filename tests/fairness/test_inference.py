@@ -112,7 +112,9 @@ def test_gap_p_values_are_the_chi_squared_tests():
     correct, total = np.array([[30, 10], [15, 10]]), np.array([[50, 10], [45, 10]])
     table = [[30, 20], [15, 30]]
     expected = stats.chi2_contingency(table, correction=False).pvalue
-    np.testing.assert_allclose(compute_gap_p_values(correct, total), [expected, 1.0], rtol=1e-10)
+    # Where all images of a class are recognised there is nothing to test.
+    np.testing.assert_allclose(compute_gap_p_values(correct, total), [expected, np.nan], rtol=1e-10)
+    assert np.isnan(compute_gap_p_values([[0], [0]], [[9], [4]])).all()
 
 
 @given(st.data())
@@ -147,5 +149,31 @@ def test_the_paired_comparison_finds_a_difference_and_its_sign():
 
 def test_nothing_to_compare_is_nan():
     assert np.isnan(compute_corrected_interval([[5, 0], [0, 0]], [[9, 0], [0, 4]])).all()
-    # Smaller than chance allows even without any bias.
-    assert compute_corrected_interval(np.full((2, 16), 30), np.full((2, 16), 50)) == (0.0, 0.0)
+    # Smaller than chance allows even without any bias: that no gap is there is still not certain.
+    low, high = compute_corrected_interval(np.full((2, 16), 30), np.full((2, 16), 50))
+    assert low == 0.0
+    assert 0.02 < high < 0.08
+
+
+@pytest.mark.parametrize(
+    ("correct", "total"),
+    [
+        ([[8, 8], [8, 8]], [[8, 8], [8, 8]]),  # no error
+        ([[8, 0], [8, 0]], [[8, 8], [8, 8]]),  # one answer for all
+        ([[8, 8], [7, 8]], [[8, 8], [8, 8]]),  # one error, which is as far from even in either group
+        ([[1, 8], [0, 8]], [[8, 8], [8, 8]]),
+        ([[8, 5], [8, 3]], [[8, 9], [8, 1]]),  # the second class has too few images in a group
+        ([[4, 4], [4, 4], [4, 3]], [[4, 4], [4, 4], [4, 4]]),
+    ],
+)
+def test_no_permutation_of_the_groups_says_anything(correct, total):
+    assert np.isnan(compute_any_bias_p(correct, total, num_resamples=50))
+
+
+@pytest.mark.parametrize(
+    ("correct", "total"),
+    [([[8], [4]], [[8], [5]]), ([[8, 8], [6, 8]], [[8, 8], [8, 8]]), ([[2], [0]], [[2], [2]])],
+)
+def test_permutations_that_differ_have_a_p_value(correct, total):
+    found = compute_any_bias_p(correct, total, num_resamples=400)
+    assert 0.0 < found <= 1.0

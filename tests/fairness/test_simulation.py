@@ -16,6 +16,7 @@ from fairkd_jax.fairness.simulation import (
     simulate_one_model,
     simulate_two_models,
 )
+from fairkd_jax.fairness.small_cells import list_scenarios
 
 SIZES = make_wider_counts()
 
@@ -110,10 +111,16 @@ def test_outcomes_of_two_models_have_their_recalls(discordant):
 def test_every_line_is_simulated_and_the_seed_decides():
     setting = SimulationSettings(SIZES[:, :3], trials=2, num_resamples=20)
     rows = list(simulate(setting, (0.0, 0.1)))
-    assert [name for name, _ in rows] == ["one model"] * 4 + ["two models"] * 2
+    small = len(list_scenarios())
+    assert [name for name, _ in rows] == ["one model"] * 4 + ["two models"] * 2 + ["small cells"] * small
     assert [row["arrangement"] for _, row in rows[:4]] == ["normal", "normal", "equal", "few"]
     assert rows == list(simulate(setting, (0.0, 0.1)))
-    assert rows != list(simulate(setting._replace(seed=1), (0.0, 0.1)))
+    other = list(simulate(setting._replace(seed=1), (0.0, 0.1)))
+    # Of models without errors all test sets are the same.
+    assert [a == b for a, b in zip(rows, other, strict=True)] == [
+        row.get("scenario") == "recalls 1 and 1" for _, row in rows
+    ]
+    assert list(simulate(setting, (0.0, 0.1), ["two models"])) == rows[4:6]
 
 
 def test_the_counts():
