@@ -52,7 +52,8 @@ def compute_percentile_intervals(
     a second time.
 
     A row with a single example never changes, and a row with n examples varies by (n - 1) / n of the correct
-    variance. With fewer than about ten examples in most rows the intervals are too narrow.
+    variance. With fewer than about ten examples in most rows the intervals are too narrow. Where no resample
+    changes a measure, as with a model without errors, both ends are equal and tell nothing about its error.
 
     Args:
       counts: Counts from `group_counts`, int [G + 1, C, C].

@@ -12,7 +12,8 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from fairkd_jax.fairness.gaps import Floats, compute_mean_abs_gap
-from fairkd_jax.fairness.inference import NUM_RESAMPLES
+from fairkd_jax.fairness.inference import NUM_RESAMPLES, find_comparable_cells
+from fairkd_jax.fairness.paired_comparison import is_spread
 
 LEVEL = 0.95  # confidence level
 POWER = 0.8  # probability of finding a detectable difference
@@ -154,6 +155,8 @@ def compare_over_images(
       For "mean_abs_disparity" and "accuracy" the `difference` (A minus B, mean over seeds) and the ends
       `low` and `high` of its interval. For "mean_abs_disparity" also `p`, from a permutation that swaps the
       answers of the two methods image by image, for all seeds together. NaN where nothing can be compared.
+      `p` is NaN too where the answers differ on a single compared image or on none. `low` and `high` are NaN
+      too where all bootstrap samples are alike.
     """
     right = np.concatenate([np.asarray(correct_a, bool), np.asarray(correct_b, bool)]).astype(np.int8)
     row = np.asarray(group).astype(np.int64)
@@ -186,12 +189,16 @@ def _resample_differences(
     )
     # Resampling adds noise to both models' gaps, which makes their difference smaller: use its spread alone.
     noise = sampled - sampled.mean(axis=1, keepdims=True)
+    noise = np.where(is_spread(sampled)[:, None], noise, np.nan)
     low, high = observed + np.quantile(noise, (0.5 - 0.5 * level, 0.5 + 0.5 * level), axis=1)
     extreme = 0
     for shift in swaps.sum_random_halves(rng, num_resamples):
         permuted = compute_differences(answers + np.concatenate([shift, -shift], axis=1))[0]
         extreme += int(np.sum(np.abs(permuted) >= abs(observed[0]) * (1.0 - 1e-9)))
-    p = (1 + extreme) / (1 + num_resamples) if np.isfinite(observed[0]) else float("nan")
+    compared = np.zeros(shape, bool)
+    compared[:-1] = find_comparable_cells(images.sizes[:-1], min_count)
+    swapped = compared.ravel()[cell] & (right[half:] != right[:half]).any(axis=0)
+    p = (1 + extreme) / (1 + num_resamples) if np.count_nonzero(swapped) > 1 else float("nan")
     gap, accuracy = (
         {"difference": float(observed[k]), "low": float(low[k]), "high": float(high[k])} for k in (0, 1)
     )

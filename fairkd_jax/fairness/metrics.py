@@ -31,6 +31,7 @@ from fairkd_jax.fairness.inference import (
 
 Summary = dict[str, Any]
 Integers = NDArray[np.integer[Any]]
+_ROUNDING = 1e-12  # ends of an interval that differ by less are equal
 RESAMPLED_MEASURES = ("accuracy", "macro_recall", "f1")  # and the accuracy by group
 
 
@@ -70,6 +71,17 @@ def _compute_resampled_measures(counts: Integers) -> dict[str, Floats]:
     return {name: scores[name] for name in RESAMPLED_MEASURES} | {
         "accuracy_by_group": _compute_accuracy_by_group(counts[:, :-1])
     }
+
+
+def _compute_intervals(counts: Integers, num_resamples: int) -> dict[str, list[Any]]:
+    """Computes the bootstrap intervals of counts [G + 1, C, C]; NaN where no resample changes a measure."""
+    found = compute_percentile_intervals(counts, _compute_resampled_measures, num_resamples=num_resamples)
+    intervals = {}
+    for name, ends in found.items():
+        pairs = np.asarray(ends, np.float64)
+        width = pairs[..., 1:] - pairs[..., :1]
+        intervals[name] = np.where(width > _ROUNDING, pairs, np.nan).tolist()
+    return intervals
 
 
 def _list_inestimable_classes(total: Integers, min_count: int) -> list[Summary]:
@@ -208,10 +220,12 @@ def summarize(
       over the classes), num_gaps;
       mean_abs_disparity, max_abs_disparity, floor (the mean |d| that chance alone would show),
       corrected_mean_abs_disparity, corrected_interval (95 %), d2 (mean squared gap);
-      any_bias_p (p value of no bias in any class), worst_group_recall, worst_group;
+      any_bias_p (p value of no bias in any class; NaN where no permutation of the groups changes the gaps, as
+      for a model that is always or never right), worst_group_recall, worst_group;
       equalized_odds, demographic_parity, bias_amplification;
-      intervals (95 %, from the bootstrap, of accuracy, macro_recall, f1 and each accuracy_by_group; not of
-      measures that sampling noise moves in one direction, see `compute_percentile_intervals`);
+      intervals (95 %, from the bootstrap, of accuracy, macro_recall, f1 and each accuracy_by_group; NaN where
+      no resample changes the measure; not of measures that sampling noise moves in one direction, see
+      `compute_percentile_intervals`);
       not_estimable (class, counts, reason), small_classes.
 
     Raises:
@@ -240,9 +254,7 @@ def _compute_summary(
     if training_counts is not None:
         optional["bias_amplification"] = compute_bias_amplification(known, training_counts)
     if num_resamples:
-        optional["intervals"] = compute_percentile_intervals(
-            tensor, _compute_resampled_measures, num_resamples=num_resamples
-        )
+        optional["intervals"] = _compute_intervals(tensor, num_resamples)
     small = compared & ((total >= min_count) & (total < small_count)).any(axis=0)
     return {
         "num_examples": int(confusion.sum()),

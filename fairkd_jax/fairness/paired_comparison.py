@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fairkd_jax.fairness.gaps import Floats, compute_mean_abs_gap, divide
-from fairkd_jax.fairness.inference import NUM_RESAMPLES
+from fairkd_jax.fairness.inference import NUM_RESAMPLES, find_comparable_cells
+
+_ROUNDING = 1e-12  # shares that differ by less are equal
 
 
 def count_paired_outcomes(
@@ -61,7 +63,9 @@ def compare_paired_outcomes(
       `difference`, A minus B; `p`, from a permutation that swaps the models' answers image by image; `low`
       and `high`, the ends of an interval about the difference. A swap changes only images on which the
       answers differ. The interval takes the spread of bootstrap samples about their mean, with images
-      resampled within each group and class. NaN where nothing can be compared.
+      resampled within each group and class. NaN where nothing can be compared. `p` is NaN too where the
+      answers differ on a single image or on none, for all permutations are alike then. `low` and `high` are
+      NaN too where all bootstrap samples are alike.
     """
     both, only_a, only_b, neither = np.asarray(outcomes, np.int64)
     total = both + only_a + only_b + neither
@@ -83,9 +87,16 @@ def compare_paired_outcomes(
     outside = 0.5 * (1.0 - level)
     low, high = np.quantile(sampled, (outside, 1.0 - outside))
     extreme = np.sum(np.abs(permuted) >= abs(observed) * (1.0 - 1e-9))
+    compared = discordant[find_comparable_cells(total, min_count)]
+    middle = observed - np.mean(sampled) if is_spread(sampled) else float("nan")
     return {
         "difference": observed,
-        "p": float((1 + extreme) / (1 + num_resamples)) if np.isfinite(observed) else float("nan"),
-        "low": float(observed + low - np.mean(sampled)),
-        "high": float(observed + high - np.mean(sampled)),
+        "p": float((1 + extreme) / (1 + num_resamples)) if compared.sum() > 1 else float("nan"),
+        "low": float(middle + low),
+        "high": float(middle + high),
     }
+
+
+def is_spread(values: Floats) -> NDArray[np.bool_]:
+    """Returns whether values differ by more than rounding along the last axis: [..., D] -> bool [...]."""
+    return np.asarray(np.ptp(values, axis=-1) > _ROUNDING)

@@ -55,15 +55,19 @@ def test_many_classes_are_drawn_block_by_block(monkeypatch):
     assert found != compute_percentile_intervals(COUNTS, measure, num_resamples=50, seed=5)
 
 
-def test_what_was_never_seen_is_nan_and_a_row_of_one_stays():
+def test_what_was_never_seen_is_nan_and_so_is_what_never_changes():
     counts = np.zeros((3, 2, 2), int)
     counts[0, 0, 0] = 1
     intervals = summarize(counts, num_resamples=20)["intervals"]
-    assert intervals["accuracy"] == [1.0, 1.0]
-    np.testing.assert_equal(intervals["accuracy_by_group"], [[1.0, 1.0], [np.nan, np.nan]])
+    # The only resample of one image is the image: it says nothing about the next one.
+    assert np.isnan(np.concatenate([[intervals["accuracy"]], intervals["accuracy_by_group"]])).all()
     empty = summarize(np.zeros((3, 2, 2), int), num_resamples=20)["intervals"]
     assert np.isnan([empty[name] for name in ("accuracy", "macro_recall", "f1")]).all()
     assert summarize(counts[:1], num_resamples=20)["intervals"]["accuracy_by_group"] == []
+    errorless = np.stack([np.diag([9, 9]), [[7, 2], [1, 8]], np.zeros((2, 2), int)])
+    intervals = summarize(errorless, num_resamples=50)["intervals"]
+    assert np.isnan(intervals["accuracy_by_group"][0]).all()
+    assert np.isfinite(intervals["accuracy_by_group"][1] + intervals["accuracy"]).all()
 
 
 def test_intervals_cover_and_that_of_the_worst_recall_would_not():

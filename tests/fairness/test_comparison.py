@@ -192,7 +192,29 @@ def test_a_difference_is_found_and_identical_methods_have_none():
     assert found[MAD]["p"] == pytest.approx(0.001)
     assert found["accuracy"]["low"] > 0.0
     same = compare_over_images(group, label, a, a, groups=2, classes=4, num_resamples=99)
-    assert same[MAD] == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    # Answers that never differ do not say how much they would differ on other images.
+    assert same[MAD].pop("difference") == same["accuracy"].pop("difference") == 0.0
+    assert np.isnan([*same[MAD].values(), *same["accuracy"].values()]).all()
+
+
+def test_one_image_that_differs_has_no_p_value():
+    """The only swap turns the sign of the difference, whose size is all that counts."""
+    group, label, a, _ = answers(np.random.default_rng(2), 300, 2, unknown=0.1)
+    one = np.flatnonzero(group == 1)[0]
+    b = a.copy()
+    b[:, group == -1] ^= True  # of no known group: no part of a gap
+    b[0, one] ^= True
+    options = {"groups": 2, "classes": 4, "num_resamples": 60}
+    found = compare_over_images(group, label, a, b, **options)
+    assert np.isnan(found[MAD]["p"])
+    assert found[MAD]["low"] < found[MAD]["high"]
+    outcomes = count_paired_outcomes(group, label, a[0], b[0], groups=2, classes=4)
+    assert np.isnan(compare_paired_outcomes(outcomes, num_resamples=60)["p"])
+    b[1, np.flatnonzero(group == 1)[1]] ^= True
+    assert 0.0 < compare_over_images(group, label, a, b, **options)[MAD]["p"] <= 1.0
+    same = compare_paired_outcomes(count_paired_outcomes(group, label, a[0], a[0], groups=2, classes=4))
+    assert same.pop("difference") == 0.0
+    assert np.isnan(list(same.values())).all()
 
 
 def test_without_two_groups_accuracy_remains():
