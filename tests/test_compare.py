@@ -169,6 +169,43 @@ def test_one_seed_tells_no_methods_apart(make_run):
     assert result["comparisons"][0]["over_images"][MAD]["p"] < 0.05
 
 
+def test_two_seeds_are_called_too_few_and_not_a_difference_that_is_not_there(make_run):
+    recall = {(0.0, 0): 0.85, (0.0, 1): 0.89, (1.0, 0): 0.62, (1.0, 1): 0.52}
+    runs = [
+        make_run(f"{w}{s}", config_of(s, w), recall=share, draw=s + 10 * int(w))
+        for (w, s), share in recall.items()
+    ]
+    result = compare_runs(runs, num_resamples=10)
+    found = result["comparisons"][0]["over_seeds"]
+    assert found["accuracy"]["mean"] < -0.2
+    assert found["accuracy"]["p"] > 0.05
+    assert found["accuracy"]["verdict"] == found[MAD]["verdict"] == "too few seeds"
+    text = comparison_text.format_comparison(result)
+    assert "Accuracy: 2 seeds are too few to tell (-0." in text
+    assert "Mean absolute disparity: 2 seeds are too few to tell (" in text
+    assert "no difference detected" not in text
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_a_difference_that_all_seeds_have_alike(seeds, make_run):
+    """Models without errors, and models of the same answers in each seed."""
+    runs = [
+        make_run(f"{w}{s}", config_of(s, w), recall=1.0 if w else 0.7, draw=3)
+        for w in (1.0, 0.0)
+        for s in range(seeds)
+    ]
+    same = [make_run(f"same{s}", config_of(s, 2.0), recall=1.0) for s in range(seeds)]
+    result = compare_runs([*runs, *same], num_resamples=20)
+    text = comparison_text.format_comparison(result)
+    few = f"{seeds} seeds are too few to tell how much it varies between seeds."
+    assert ("how much it varies between seeds is not known" in text) == (seeds == 5)
+    assert ("Accuracy is the same in each seed: " + few in text) == (seeds < 5)
+    assert text.count("in each seed alike: " + few) == 2 * (seeds < 5)
+    images = result["comparisons"][1]["over_images"]
+    assert np.isnan([images[key][end] for key in (MAD, "accuracy") for end in ("low", "high")]).all()
+    assert "0.0000 to" not in text.split("adversary.weight=2.0 minus")[1]
+
+
 def test_no_difference_is_said_with_what_would_have_been_found(make_run):
     runs = [make_run(f"{w}{s}", config_of(s, w), draw=s + 10 * int(w)) for w in (0.0, 1.0) for s in range(5)]
     result = compare_runs(runs, num_resamples=100)
@@ -219,8 +256,13 @@ def test_several_arms_are_corrected_and_lambda_belongs_on_validation(make_run):
     assert sorted([one["holm_p"], two["holm_p"]]) == sorted(
         [2 * min(one["p"], two["p"]), max(2 * min(one["p"], two["p"]), max(one["p"], two["p"]))]
     )
+    for entry in result["comparisons"]:  # accuracy is never corrected
+        assert entry["over_seeds"]["accuracy"]["holm_p"] == entry["over_seeds"]["accuracy"]["p"]
     text = comparison_text.format_comparison(result)
-    assert "by Holm's correction for 2 comparisons" in text
+    assert text.count("by Holm's correction for 2 comparisons") == 2
+    sentences = [line for line in text.splitlines() if line.startswith("Accuracy")]
+    assert not any("Holm" in line for line in sentences)
+    assert "Accuracy is never corrected for several comparisons" in sentences[-1]
     assert "Left out: seed 9 of adversary.weight=2.0, which adversary.weight=0.0 lacks." in text
     assert "chosen on validation" in text
 

@@ -8,7 +8,7 @@ from typing import Any
 from fairkd_jax.digests import read_json
 from fairkd_jax.evaluation.compare import compare_runs
 from fairkd_jax.evaluation.evaluate import evaluate_run
-from fairkd_jax.fairness.comparison import HIGHER, LOWER, compare_over_seeds
+from fairkd_jax.fairness.comparison import HIGHER, LOWER, NOTHING, compare_over_seeds
 from fairkd_jax.recipe.related import teacher_config
 from fairkd_jax.report.tables import read_warnings
 from fairkd_jax.runs.folder import RunFolder
@@ -159,7 +159,7 @@ def _format_verdict(row: Mapping[str, Any]) -> str:
     """Returns the verdict on disparity, and the verdict on accuracy if accuracy changed too."""
     difference, accuracy = row["difference"], row["accuracy_difference"]
     text = difference["verdict"]
-    if text not in (LOWER, HIGHER) and not math.isnan(difference["detectable"]):
+    if text == NOTHING and not math.isnan(difference["detectable"]):
         text += f" (of {difference['detectable']:.3f} it would have been)"
     if accuracy["verdict"] in (LOWER, HIGHER):
         text += f"; accuracy {accuracy['verdict']} by {abs(accuracy['mean']):.3f}"

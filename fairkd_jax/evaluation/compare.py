@@ -12,7 +12,13 @@ import numpy as np
 from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.evaluated_run import EvaluatedRun, check_same_images, read_run
 from fairkd_jax.evaluation.methods import find_differences, group_by_method, read_key
-from fairkd_jax.fairness.comparison import choose_verdict, compare_over_images, compare_over_seeds
+from fairkd_jax.fairness.comparison import (
+    SeedComparison,
+    are_seeds_too_few,
+    choose_verdict,
+    compare_over_images,
+    compare_over_seeds,
+)
 from fairkd_jax.fairness.inference import NUM_RESAMPLES, apply_holm_correction
 from fairkd_jax.fairness.metrics import summarize
 
@@ -25,6 +31,7 @@ MEASURES = (
     "worst_group_recall",
 )
 _JUDGED = ("mean_abs_disparity", "accuracy")
+_CORRECTED = ("mean_abs_disparity",)  # for several comparisons; a correction would hide that accuracy fell
 _LONGEST_NAME = 60
 
 
@@ -46,8 +53,8 @@ def compare_runs(
     Returns:
       The findings, ready for `make_jsonable`. `arms` holds each method with its `name`, its `runs` (folder,
       seed and measures), and `mean` and `deviation` over the runs. `comparisons` holds one entry for every
-      method but the first, see `_compare_methods`, with `holm_p` over the comparisons for each judged
-      measure.
+      method but the first, see `_compare_methods`, with `holm_p` and `verdict` for each judged measure.
+      `holm_p` is corrected over the comparisons for the disparity, and never for accuracy.
 
     Raises:
       UsageError: A folder holds no evaluated run, or the runs cannot be compared.
@@ -68,9 +75,11 @@ def compare_runs(
         for number in range(1, len(methods))
     ]
     for key in _JUDGED:
-        adjusted = apply_holm_correction([comparison["over_seeds"][key]["p"] for comparison in comparisons])
-        for comparison, p in zip(comparisons, adjusted.tolist(), strict=True):
-            _add_verdict(comparison, key, p)
+        p_values = [comparison["over_seeds"][key]["p"] for comparison in comparisons]
+        if key in _CORRECTED:
+            p_values = apply_holm_correction(p_values).tolist()
+        for comparison, p in zip(comparisons, p_values, strict=True):
+            _add_verdict(comparison, key, p, len(comparisons))
     return {
         "split": split,
         **{key: data_info.get(key) for key in ("dataset", "class_names", "group_names")},
@@ -164,7 +173,7 @@ def _compare_methods(
     paired: dict[str, Any] = {}
     for key in MEASURES[:-1]:
         gap = [measured[0][seed][key] - measured[1][seed][key] for seed in seeds]
-        tests = len(methods) - 1 if key in _JUDGED else 1
+        tests = len(methods) - 1 if key in _CORRECTED else 1
         paired[key] = {"differences": gap} | compare_over_seeds(gap, tests=tests)._asdict()
     by_seed = [{run.seed: run for run in methods[n]} for n in pair]
     runs = [[side[seed] for seed in seeds] for side in by_seed]
@@ -202,8 +211,10 @@ def _compare_teachers(method: Method, reference: Method) -> str:
     return "same" if same else "other"
 
 
-def _add_verdict(comparison: dict[str, Any], key: str, holm_p: float) -> None:
+def _add_verdict(comparison: dict[str, Any], key: str, holm_p: float, comparisons: int) -> None:
     """Adds `holm_p` of a measure, and the `verdict` on the measure."""
-    found = comparison["over_seeds"][key]
+    found, seeds = comparison["over_seeds"][key], len(comparison["seeds"])
+    over_seeds = SeedComparison(**{name: found[name] for name in SeedComparison._fields})
+    too_few = are_seeds_too_few(over_seeds, seeds, tests=comparisons if key in _CORRECTED else 1)
     found["holm_p"] = holm_p
-    found["verdict"] = choose_verdict(found["mean"], holm_p, len(comparison["seeds"]))
+    found["verdict"] = choose_verdict(found["mean"], holm_p, seeds, too_few=too_few)

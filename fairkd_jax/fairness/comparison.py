@@ -3,6 +3,7 @@
 Only seeds can tell methods apart. Images can tell trained models apart.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,7 +21,10 @@ POWER = 0.8  # probability of finding a detectable difference
 _BLOCK = 2_000_000  # largest number of elements in an array of resamples
 _SAME = 1e-12  # a standard deviation of shares below this is rounding
 
+_FEW_SEEDS = 5  # with as many seeds or more, the t test is not far from a test with a known deviation
+
 LOWER, HIGHER, NOTHING, ONE_SEED = "lower", "higher", "no difference detected", "one seed"
+TOO_FEW = "too few seeds"
 
 
 class SeedComparison(NamedTuple):
@@ -100,22 +104,47 @@ def compute_detectable_difference(
     return float(brentq(compute_excess_power, 0.0, high) * deviation / np.sqrt(seeds))
 
 
-def choose_verdict(mean: float, p: float, seeds: int, level: float = LEVEL) -> str:
-    """Chooses the words about the first of two methods: `LOWER`, `HIGHER`, `NOTHING` or `ONE_SEED`.
+def are_seeds_too_few(found: SeedComparison, seeds: int, *, level: float = LEVEL, tests: int = 1) -> bool:
+    """Returns whether the seeds are too few to call a difference undetected.
+
+    With few seeds the t test needs a very large difference, because the deviation is hardly known. Two seeds
+    are always too few. Three or four are too few in three cases: the difference would be found if the
+    deviation were known, no share could differ by so much as the test needs, or all seeds agree.
+
+    Args:
+      found: Result of `compare_over_seeds`.
+      seeds: Number of seeds that both methods have.
+      level: Confidence level.
+      tests: Number of p values that are corrected together.
+
+    Returns:
+      The answer; false where there is no difference to judge.
+    """
+    if math.isnan(found.mean) or not 1 < seeds < _FEW_SEEDS:
+        return False
+    if seeds == 2 or not found.deviation > _SAME:
+        return True
+    known = float(stats.norm.isf(0.5 * (1.0 - level) / tests)) * found.deviation / math.sqrt(seeds)
+    return abs(found.mean) > known or found.detectable > 1.0
+
+
+def choose_verdict(mean: float, p: float, seeds: int, level: float = LEVEL, *, too_few: bool = False) -> str:
+    """Chooses the words about the first of two methods.
 
     Args:
       mean: Mean difference, first method minus second.
       p: p value of the test over seeds, corrected where there are several tests.
       seeds: Number of seeds that both methods have.
       level: Confidence level.
+      too_few: Whether the seeds are too few, see `are_seeds_too_few`.
 
     Returns:
-      One of the four constants.
+      `LOWER`, `HIGHER`, `NOTHING`, `ONE_SEED` or `TOO_FEW`.
     """
     if seeds < 2:
         return ONE_SEED
     if not p < 1.0 - level:
-        return NOTHING
+        return TOO_FEW if too_few else NOTHING
     return LOWER if mean < 0.0 else HIGHER
 
 

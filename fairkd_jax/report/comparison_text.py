@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fairkd_jax.fairness.comparison import HIGHER, LOWER, NOTHING, ONE_SEED
+from fairkd_jax.fairness.comparison import HIGHER, LOWER, NOTHING, ONE_SEED, TOO_FEW
 from fairkd_jax.report.tables import align_rows, format_number
 
 # Measure -> its column's title, its row's title, and digits.
@@ -51,6 +51,8 @@ def format_comparison(result: Mapping[str, Any]) -> str:
         "Over seeds: what other seeds of these methods would show on these images. Over images: what these"
         " models would show on other images."
     ]
+    if len(methods) > 2:
+        notes.append("Accuracy is never corrected for several comparisons: a correction would hide a fall.")
     if len(methods) > 2 and result["split"] == "test":
         notes.append(
             "Lambda and other settings are to be chosen on validation (--split val): the least of several"
@@ -138,7 +140,7 @@ def make_verdict_sentences(entry: Mapping[str, Any], tests: int) -> list[str]:
         too = " too" * (gap["verdict"] == accuracy["verdict"])
         lines = [
             _make_sentence("Mean absolute disparity", gap, seeds, tests),
-            _make_sentence("Accuracy", accuracy, seeds, tests, too),
+            _make_sentence("Accuracy", accuracy, seeds, 1, too),
         ]
     if gap["mean"] < 0.0 and accuracy["mean"] < 0.0:
         lines.append(_CONSTANT)
@@ -149,10 +151,7 @@ def _make_sentence(title: str, found: Mapping[str, Any], seeds: int, tests: int,
     if math.isnan(found["mean"]):
         return f"{title} cannot be compared: no class has two groups with enough images."
     if math.isnan(found["p"]):
-        return (
-            f"{title} differs by {_format_signed(found['mean'])} in each seed alike: how much it varies"
-            f" between seeds is not known, and {NOTHING}."
-        )
+        return _make_sentence_without_deviation(title, found, seeds)
     p = f"p = {_format_p(found['p'])}"
     if tests > 1:
         p += f", {_format_p(found['holm_p'])} by Holm's correction for {tests} comparisons"
@@ -164,10 +163,21 @@ def _make_sentence(title: str, found: Mapping[str, Any], seeds: int, tests: int,
         )
     # No share can differ by more than 1.
     size = f"one of {found['detectable']:.4f}" if found["detectable"] <= 1.0 else "none, however large,"
+    words = f"{seeds} seeds are too few to tell" if found["verdict"] == TOO_FEW else NOTHING
     return (
-        f"{title}: {NOTHING} ({_format_signed(found['mean'])}; 95 % interval over {seeds} seeds"
+        f"{title}: {words} ({_format_signed(found['mean'])}; 95 % interval over {seeds} seeds"
         f" {_format_interval(found)}; {p}); {size} would have been found with 80 % power."
     )
+
+
+def _make_sentence_without_deviation(title: str, found: Mapping[str, Any], seeds: int) -> str:
+    """Makes the sentence about a difference that all seeds have alike."""
+    differs = f"differs by {_format_signed(found['mean'])} in each seed alike"
+    if not found["mean"]:
+        differs = "is the same in each seed"
+    if found["verdict"] == TOO_FEW:
+        return f"{title} {differs}: {seeds} seeds are too few to tell how much it varies between seeds."
+    return f"{title} {differs}: how much it varies between seeds is not known, and {NOTHING}."
 
 
 def _format_signed(value: float, digits: int = 4) -> str:

@@ -13,6 +13,8 @@ from fairkd_jax.fairness.comparison import (
     LOWER,
     NOTHING,
     ONE_SEED,
+    TOO_FEW,
+    are_seeds_too_few,
     choose_verdict,
     compare_over_images,
     compare_over_seeds,
@@ -119,6 +121,34 @@ def test_words():
     assert choose_verdict(-0.1, 0.0501, 3) == NOTHING
     assert choose_verdict(-0.1, float("nan"), 3) == NOTHING
     assert choose_verdict(-0.1, 0.001, 1) == ONE_SEED
+    assert choose_verdict(-0.1, 0.0501, 3, too_few=True) == TOO_FEW
+    assert choose_verdict(-0.1, 0.04, 2, too_few=True) == LOWER
+    assert choose_verdict(-0.1, float("nan"), 1, too_few=True) == ONE_SEED
+
+
+@pytest.mark.parametrize(
+    ("differences", "tests", "too_few"),
+    [
+        ([-0.25, -0.35], 1, True),  # 0.87 against 0.57
+        ([0.001, -0.002], 1, True),  # two seeds find nothing
+        ([0.0, 0.0], 1, True),
+        ([-0.3, -0.3, -0.3], 1, True),  # how much it varies is not known
+        ([-0.25, -0.35, -0.15], 1, True),  # 4.3 standard errors, as the t test needs
+        ([-0.10, -0.35, -0.15], 1, True),  # 2.6: a test with a known deviation would find it
+        ([-0.010, -0.035, -0.015], 1, True),
+        ([-0.010, -0.035, -0.015], 9, False),  # such a test needs 2.8 with nine comparisons
+        ([0.01, -0.02, 0.005], 1, False),
+        ([0.6, -0.3, 0.1], 1, True),  # the t test would need more than 1
+        ([0.01, 0.03, 0.002, 0.02], 1, True),
+        ([0.01, 0.03, 0.002, 0.02, -0.01], 1, False),  # five seeds
+        ([-0.3] * 5, 1, False),
+        ([-0.3], 1, False),
+        ([float("nan")] * 2, 1, False),
+    ],
+)
+def test_seeds_that_are_too_few(differences, tests, too_few):
+    found = compare_over_seeds(differences, tests=tests)
+    assert are_seeds_too_few(found, len(differences), tests=tests) == too_few
 
 
 def test_over_images_with_one_seed_is_the_paired_comparison():
