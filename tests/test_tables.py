@@ -56,6 +56,7 @@ def test_each_column_of_a_population_shows_what_it_says():
     head, _, *lines = tables.format_population(evaluations).splitlines()
     places = [head.index(title) for title in TITLES]
     assert places == sorted(places)
+    *lines, mean, deviation = lines
     shown = {line.split()[0]: line.split()[1:] for line in lines}
     expected = {"teacher": summary(0.7)} | {name: one["student"] for name, one in evaluations.items()}
     assert list(shown) == list(expected)
@@ -63,6 +64,29 @@ def test_each_column_of_a_population_shows_what_it_says():
         low, high = model["corrected_interval"]
         numbers = [f"{model[key]:.4f}" for key in COLUMNS]
         assert shown[name] == [*numbers, f"{low:.4f}", "to", f"{high:.4f}"]
+    # The seeds 2 and 5 have numbers that lie 0.3 apart.
+    first, second = (one["student"] for one in evaluations.values())
+    expected = [f"{(first[key] + second[key]) / 2:.4f}" for key in COLUMNS]
+    assert mean.split() == ["mean", "over", "2", "seeds", *expected]
+    assert deviation.split() == ["standard", "deviation", *[f"{0.3 / 2**0.5:.4f}"] * len(COLUMNS)]
+
+
+def test_a_population_has_means_over_seeds_for_each_method():
+    numbers = {"a=0,seed=1": 0.1, "a=0,seed=2": 0.3, "a=0,seed=3": 0.5, "a=1,seed=1": 0.2, "a=1,seed=2": 0.4}
+    evaluations = {name: {"student": summary(first)} for name, first in numbers.items()}
+    evaluations["a=1,seed=2"]["student"]["floor"] = None  # as a file says where there is no number
+    evaluations["b=2"] = {"student": summary(0.9)}
+    evaluations["a=2,seed=1"] = {"student": summary(0.9)}
+    rows = tables.format_population(evaluations).splitlines()[2 + len(evaluations) :]
+    shown = [row.split(", ")[-1].split() for row in rows]
+    assert [row.split(", ")[0] for row in rows] == ["a=0", "a=0", "a=1", "a=1"]
+    assert shown[0][:5] == ["mean", "over", "3", "seeds", "0.3000"]
+    assert shown[1][:3] == ["standard", "deviation", "0.2000"]
+    assert shown[2][:5] == ["mean", "over", "2", "seeds", "0.3000"]
+    place = COLUMNS.index("floor")
+    assert [shown[0][4 + place], shown[2][4 + place], shown[3][2 + place]] == ["0.3070", "n/a", "n/a"]
+    alone = tables.format_population({"b=1": evaluations["b=2"], "b=2": evaluations["b=2"]})
+    assert len(alone.splitlines()) == 4
 
 
 def with_old_keys(summary):
@@ -78,7 +102,7 @@ def test_an_evaluation_with_the_old_keys_prints_the_same_tables():
     text = tables.format_comparison(new)
     assert text.splitlines()[-2:] == [f"warning, student: {warning}" for warning in warnings]
     assert tables.format_comparison(old) == text
-    text = tables.format_population({"seed=2": new})
+    text = tables.format_population({"seed=2": new})  # a single seed has no mean
     assert text.splitlines()[-2:] == [f"warning, seed=2: {warning}" for warning in warnings]
     assert tables.format_population({"seed=2": old}) == text
 
