@@ -69,8 +69,8 @@ def compute_gap_bounds(
       level: Level of the two-sided interval whose tail the lower bound has, and of the one-sided upper bound.
 
     Returns:
-      Lower and upper bound, 0 <= lower and lower, upper <= 1. NaN where no class has two groups to compare.
-      The upper bound is above 0.
+      Lower and upper bound, both within [0, 1], and the upper one above 0. NaN where no class has two groups
+      to compare.
     """
     hits, sizes = np.asarray(correct, np.int64), np.asarray(total, np.int64)
     if not (enough.sum(axis=0) >= 2).any():

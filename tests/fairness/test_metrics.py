@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support, rec
 
 from fairkd_jax.fairness import compute_inflation
 from fairkd_jax.fairness.metrics import summarize as with_resamples
+from fairkd_jax.files import make_jsonable
 
 MEANS = (
     "mean_abs_disparity",
@@ -322,3 +323,21 @@ def test_resamples_and_training_counts_can_be_left_out_and_added():
     (pair,) = whole["pairs"]
     assert all(a <= d <= b for a, d, b in zip(pair["low"], pair["disparity"], pair["high"], strict=True))
     assert all(p <= adjusted for p, adjusted in zip(pair["p"], pair["holm_p"], strict=True))
+
+
+@pytest.mark.parametrize("prediction", [[0, 1, 2], [0, 0, 0]])
+def test_what_a_model_without_errors_or_with_one_answer_leaves_open_is_not_a_number(prediction):
+    counts = np.zeros((3, 3, 3), int)
+    counts[:2, np.arange(3), prediction] = 8
+    summary = with_resamples(counts, num_resamples=200)
+    assert summary["mean_abs_disparity"] == summary["corrected_mean_abs_disparity"] == 0.0
+    low, high = summary["corrected_interval"]
+    assert low == 0.0
+    assert 0.1 < high < 0.3
+    written = make_jsonable(summary)
+    assert written["any_bias_p"] is None
+    assert written["pairs"][0]["p"] == written["pairs"][0]["holm_p"] == [None] * 3
+    assert all(
+        low < 0.0 < high for low, high in zip(*(summary["pairs"][0][k] for k in ("low", "high")), strict=True)
+    )
+    assert written["intervals"]["accuracy"] == [None, None]
