@@ -117,6 +117,21 @@ def test_the_bound_by_squares_is_the_root_of_a_quadratic():
     assert gap_bounds._bound_by_recalls(cells, ONE_SIDED) > expected
 
 
+def test_the_bound_by_squares_knows_that_pairs_share_groups():
+    """Three groups; the variance of a class's squared gaps without bias is simulated."""
+    size, classes, noise = 2000, 12, np.random.default_rng(0).standard_normal((200_000, 3))
+    simulated = np.var(sum((noise[:, a] - noise[:, b]) ** 2 for a, b in ((0, 1), (0, 2), (1, 2))))
+    order = np.stack([np.roll([-20, 0, 20], c) for c in range(classes)], axis=1)
+    correct, total = 1000 + order, np.full((3, classes), size)
+    variance = 0.25 / (size - 1)
+    squared = (2 * 0.01**2 + 0.02**2) / 3 - 2 * variance
+    cells = gap_bounds._describe_cells(correct, total, np.ones(total.shape, bool))
+    found = gap_bounds._bound_by_squares(cells, ONE_SIDED)
+    # With true gaps the squares of each pair vary more, by 4 m times the sum of three variances.
+    deviation = np.sqrt(classes * (simulated * variance**2 + 4 * found**2 * 9 * variance))
+    assert 3 * classes * (found**2 - squared) == pytest.approx(ONE_SIDED * deviation, rel=0.02)
+
+
 ERRORLESS, COLLAPSED = np.full((2, 3), 8), np.array([[8, 0, 0], [8, 0, 0]])
 
 
