@@ -265,6 +265,8 @@ def test_what_the_statistics_promise_is_simulated(start, forks, folder):
     assert shown.returncode == 0, shown.stderr
     assert len(shown.stdout.splitlines()) == 1 + 3 + 7
     assert "images in 10 classes, at 0.9 accuracy" in shown.stdout
+    shown = forks.run("scripts/simulate_statistics.py", "--trials=1", "--draws=9", "--table=small cells")
+    assert shown.stdout.startswith("1 trials a line, 9 draws each\n\nsmall cells\n")
     wrong = forks.run("scripts/simulate_statistics.py", "--accuracy=1.5")
     assert wrong.returncode == 2
     assert wrong.stderr == "simulate_statistics.py: --accuracy=1.5 must lie between 0 and 1\n"
