@@ -10,6 +10,7 @@ from fairkd_jax.report.comparison_text import make_verdict_sentences
 from fairkd_jax.report.curves import CURVES
 from fairkd_jax.report.tables import (
     ROWS,
+    find_measure,
     format_measure,
     format_method,
     format_number,
@@ -115,7 +116,7 @@ def _list_measures(findings: Findings) -> Section:
         ["parameters", *(f"{models[name]['parameters']:,}" for name in titles)],
     ]
     rows += [
-        [row.strip(), *(format_measure(_find(models[name], key)) for name in titles)]
+        [row.strip(), *(format_measure(find_measure(models[name], key)) for name in titles)]
         for row, key in ROWS.items()
     ]
     table = Table("Measures on the test images", ["", *titles.values()], rows)
@@ -132,14 +133,6 @@ _MEASURE_NOTES = (
     "Calibration error: how far the highest probability is from the share of right answers. ROC area: how"
     " well each class is ranked before the others, whatever the threshold.",
 )
-
-
-def _find(model: Mapping[str, Any], key: str) -> Any:
-    """Returns a measure by its key with dots; None in an evaluation of an earlier version."""
-    value: Any = model
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _show_leakage(findings: Findings) -> Section:

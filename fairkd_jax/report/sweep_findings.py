@@ -16,7 +16,8 @@ from tqdm import tqdm
 from fairkd_jax.digests import read_json
 from fairkd_jax.errors import reading
 from fairkd_jax.evaluation.choice import choose_method
-from fairkd_jax.evaluation.collect import SEED, CollectedRuns
+from fairkd_jax.evaluation.collect import SEED, CollectedRuns, to_number
+from fairkd_jax.report.tables import find_measure
 from fairkd_jax.runs.folder import RunFolder
 
 LAMBDA = ".weight"  # end of the key that the curves run over
@@ -105,7 +106,7 @@ def _describe_method(
     keys: Sequence[str],
     lambda_key: str,
 ) -> dict[str, Any]:
-    first = rows[places[0]]
+    first, students = rows[places[0]], [evaluations[place]["student"] for place in places]
     values = {key: first[key] for key in keys}
     family = ", ".join(f"{key}={value}" for key, value in values.items() if key != lambda_key)
     return {
@@ -115,17 +116,12 @@ def _describe_method(
         "seeds": [rows[place][SEED] for place in places],
         "runs": [rows[place]["run"] for place in places],
         "measures": {
-            name: summarize_seeds([_find(evaluations[place]["student"], key) for place in places])
+            name: summarize_seeds(
+                [to_number(find_measure(evaluations[place]["student"], key)) for place in places]
+            )
             for name, key in _MEASURES.items()
         },
     }
-
-
-def _find(student: Mapping[str, Any], key: str) -> float:
-    value: Any = student
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return math.nan if value is None else float(value)
 
 
 def summarize_seeds(values: Sequence[float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from fairkd_jax.runs.versions import describe_earlier_objectives
 # Order of the columns.
 MODELS = ("teacher", "student", "baseline")
 
-# Row -> key of a summary.
+# Row -> key of a summary, with dots where dicts are nested.
 ROWS = {
     "top-1 accuracy": "accuracy",
     "recall (weighted)": "recall",
@@ -24,6 +24,15 @@ ROWS = {
     "    its 95 % interval": "corrected_interval",
     "  p value of no bias at all": "any_bias_p",
     "largest disparity": "max_abs_disparity",
+    "statistical parity difference (SPD)": "rates.spd",
+    "equal opportunity difference (EOD)": "rates.eod",
+    "equalized odds difference (DEO)": "rates.deo",
+    "average absolute odds difference": "rates.aaod",
+    "unbiased accuracy": "unbiased_accuracy",
+    "accuracy with the training skew": "accuracy_with_skew",
+    "  against the training skew": "accuracy_against_skew",
+    "calibration error (ECE)": "ece",
+    "area under the ROC curve": "auroc",
 }
 
 # Row -> source of the features and kind of the probe.
@@ -75,6 +84,19 @@ def align_rows(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def find_measure(summary: Mapping[str, Any], key: str) -> Any:
+    """Returns a measure of a summary by its key with dots; None where an earlier version has not measured it.
+
+    Args:
+      summary: Summary of one model in an evaluation.
+      key: A value of `ROWS`.
+    """
+    value: Any = summary
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def format_method(summary: Mapping[str, Any]) -> str:
@@ -129,7 +151,10 @@ def format_comparison(evaluation: Mapping[str, Any]) -> str:
     rows.append(["method", *(format_method(m) for m in models)])
     rows.append(["model", *(m["architecture"] for m in models)])
     rows.append(["parameters", *(f"{m['parameters']:,}" for m in models)])
-    rows.extend([title, *(format_measure(m[key]) for m in models)] for title, key in ROWS.items())
+    for title, key in ROWS.items():
+        values = [find_measure(model, key) for model in models]
+        if any(key.split(".")[0] in model for model in models):  # earlier versions measured less
+            rows.append([title, *map(format_measure, values)])
     inflation = evaluation.get("inflation", {})
     if inflation:
         for title, key in (
