@@ -116,9 +116,7 @@ def _describe_method(
         "seeds": [rows[place][SEED] for place in places],
         "runs": [rows[place]["run"] for place in places],
         "measures": {
-            name: summarize_seeds(
-                [to_number(find_measure(evaluations[place]["student"], key)) for place in places]
-            )
+            name: summarize_seeds([to_number(find_measure(student, key)) for student in students])
             for name, key in _MEASURES.items()
         },
     }
