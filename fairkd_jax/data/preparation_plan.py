@@ -21,7 +21,7 @@ class Example:
       label: Index into the class names.
       group: Index into the group names; -1 = unknown.
       attributes: Additional integers that are stored with the image, by name.
-      sha256: SHA-256 of the image file; empty before the file is read.
+      sha256: SHA-256 of the image file; "" where it is not known.
     """
 
     id: str

@@ -1,16 +1,14 @@
 """Staging: decodes a source in chunks, one file per chunk, so that a stopped preparation can resume."""
 
-import hashlib
 import os
 import uuid
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -142,74 +140,53 @@ def _stage_chunk(
 ) -> None:
     stamps = (part for image in images for part in (image.name, image.stamp))
     path = folder / f"{number:06d}-{hash_parts([image_format.key, *stamps], 16)}.npz"
-    if (hashes := _read_reusable(path, len(images))) is not None:
+    if _is_reusable(path, len(images)):
         result.reused += len(images)
-        result.chunks.append(_make_chunk(path, images, hashes))
+        result.chunks.append(Chunk(path, tuple(image.example for image in images)))
         return
     converted = list(pool.map(lambda image: _convert_image(image, image_format), images))
-    result.decoded += sum(not found.reason for found in converted)
+    result.decoded += sum(not reason for _, reason in converted)
     result.skipped += [
-        (image.name, found.reason) for image, found in zip(images, converted, strict=True) if found.reason
+        (image.name, reason) for image, (_, reason) in zip(images, converted, strict=True) if reason
     ]
-    hashes = ["" if found.reason else found.sha256 for found in converted]
-    _write_chunk(path, [found.data for found in converted], hashes)
-    result.chunks.append(_make_chunk(path, images, hashes))
-
-
-def _make_chunk(path: Path, images: list[SourceImage], hashes: list[str]) -> Chunk:
-    """Makes a chunk from its images and the SHA-256 of each, "" for a bad image."""
-    return Chunk(
-        path,
-        tuple(
-            replace(image.example, sha256=digest) if digest and image.example else None
-            for image, digest in zip(images, hashes, strict=True)
-        ),
+    examples = (
+        None if reason else image.example for image, (_, reason) in zip(images, converted, strict=True)
     )
+    _write_chunk(path, [data for data, _ in converted])
+    result.chunks.append(Chunk(path, tuple(examples)))
 
 
-def _read_reusable(path: Path, count: int) -> list[str] | None:
-    """Returns the hashes of a chunk of an earlier run; None where it cannot be used."""
+def _is_reusable(path: Path, count: int) -> bool:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            ends, hashes = arrays["ends"], arrays["hashes"].tolist()
-            is_complete = len(ends) == len(hashes) == count and bool(np.all(np.diff(ends, prepend=0) > 0))
-            return hashes if is_complete else None
+            ends = arrays["ends"]
+            return len(ends) == count and bool(np.all(np.diff(ends, prepend=0) > 0))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+        return False
 
 
-class _Converted(NamedTuple):
-    """A converted image: its encoded bytes and the SHA-256 of its file, or the reason why there is none."""
-
-    data: bytes = b""
-    sha256: str = ""
-    reason: str = ""
-
-
-def _convert_image(image: SourceImage, image_format: ImageFormat) -> _Converted:
-    """Converts an image.
+def _convert_image(image: SourceImage, image_format: ImageFormat) -> tuple[bytes, str]:
+    """Returns (encoded image, ""), or (no bytes, reason) for a bad file.
 
     The function catches every error, because a damaged file must not stop a long preparation.
     """
     try:
-        content = image.load()
-        pixels = decode_image(content, size=image_format.size, resize=image_format.resize)
-        data = encode_image(pixels, quality=image_format.quality)
-        return _Converted(data, hashlib.sha256(content).hexdigest())
+        pixels = decode_image(image.load(), size=image_format.size, resize=image_format.resize)
+        return encode_image(pixels, quality=image_format.quality), ""
     except BadImageError as error:
-        return _Converted(reason=str(error))
+        return b"", str(error)
     except Exception as error:
-        return _Converted(reason=escape_unprintable(f"{type(error).__name__}: {error}"[:200]))
+        return b"", escape_unprintable(f"{type(error).__name__}: {error}"[:200])
 
 
-def _write_chunk(path: Path, images: list[bytes], hashes: list[str]) -> None:
+def _write_chunk(path: Path, images: list[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as stream:
             ends = np.cumsum([len(image) for image in images], dtype=np.int64)
             data = np.frombuffer(b"".join(images), np.uint8)
-            np.savez(stream, data=data, ends=ends, hashes=np.array(hashes))
+            np.savez(stream, data=data, ends=ends)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -99,6 +99,6 @@ def _list_images(table: ManifestTable, manifest: Path, max_bytes: int) -> Iterat
     rows = zip(table.paths, table.files, hashes, table.splits, table.labels, table.groups, strict=True)
     for path, file, digest, split, label, group in rows:
         raw = RawFile(path, digest, os.stat(file).st_size, Path(file).read_bytes)
-        example = Example(path, split, label, group)
+        example = Example(path, split, label, group, sha256=digest)
         name, problem = escape_unprintable(path), raw.find_problem(max_bytes)
         yield SourceImage(name, raw.stamp, raw.load, example, problem)

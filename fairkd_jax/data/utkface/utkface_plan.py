@@ -77,5 +77,12 @@ def _list_images(path: Path, target: str, protected: str, max_bytes: int) -> Ite
                 problem = "the name occurs twice"
             seen.add(file.name)
             stored = {name: values[name] for name in STORED}
-            example = Example(file.name, assign_split(file.name), values[target], values[protected], stored)
+            example = Example(
+                file.name,
+                assign_split(file.name),
+                values[target],
+                values[protected],
+                stored,
+                sha256=file.stamp,
+            )
         yield SourceImage(escape_unprintable(file.name), file.stamp, file.load, example, problem)

@@ -91,16 +91,17 @@ def _list_images(source: WiderSource | None, records: list[Record], max_bytes: i
     assert source is not None  # without a source, no caller asks for its images
     for record, file in source.iterate_files(records, max_bytes):
         problem = record.problem or ("the image is absent" if file is None else file.find_problem(max_bytes))
-        example = None if problem else _make_example(record)
         stamp, load = (file.stamp, file.load) if file else ("", bytes)
+        example = None if problem else _make_example(record, stamp)
         yield SourceImage(escape_unprintable(record.file_name), f"{stamp}:{record}", load, example, problem)
 
 
-def _make_example(record: Record) -> Example:
+def _make_example(record: Record, sha256: str) -> Example:
     counts = {"male": record.male, "female": record.female, "unspecified": record.unspecified}
     group = int(rules.assign_majority_groups(*(np.array(count) for count in counts.values())))
     label = CLASS_OF_SCENE[record.scene]
-    return Example(record.file_name, record.split, label, group, {"scene": record.scene, **counts})
+    attributes = {"scene": record.scene, **counts}
+    return Example(record.file_name, record.split, label, group, attributes, sha256)
 
 
 def _apply_rules(group_rule: str, split_rule: str, split_seed: int, table: ExampleTable) -> ExampleTable:
