@@ -1,10 +1,10 @@
 """Writes a report on evaluated runs: one HTML page that opens without a network, and its numbers.
 
-fairkd-report RUN|FOLDER [RUN|FOLDER ...]
+fairkd-report RUN|FOLDER [RUN|FOLDER ...] [--figures DIR]
 
 RUN/report.html has figures with the table of their values; RUN/report.json has the numbers. The run without
 debiasing, in RUN/baseline, is the student to compare with. A FOLDER of runs, such as that of a sweep, gets a
-report on all its methods over their seeds.
+report on all its methods over their seeds. --figures also writes each figure as SVG and PDF, for papers.
 """
 
 import argparse
@@ -21,11 +21,12 @@ from fairkd_jax.files import make_jsonable, write_text
 _LIBRARIES = ("fairkd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "plotly")
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, figures: Path | None = None) -> Path:
     """Writes `report.html` and `report.json` into the folder of an evaluated run, or of several runs.
 
     Args:
       folder: The run's folder, or the folder of the runs.
+      figures: Folder for each figure as SVG and PDF; None for no such files.
 
     Returns:
       The path of the page.
@@ -38,6 +39,7 @@ def write_report(folder: Path) -> Path:
     from fairkd_jax.report.findings import collect_findings
     from fairkd_jax.report.html import render_page
     from fairkd_jax.report.run_sections import make_run_sections
+    from fairkd_jax.report.static import save_figures
     from fairkd_jax.report.sweep_findings import collect_sweep
     from fairkd_jax.report.sweep_sections import make_sweep_sections
     from fairkd_jax.runs.folder import RunFolder
@@ -48,15 +50,15 @@ def write_report(folder: Path) -> Path:
     findings = collect_findings(folder) if is_run else collect_sweep(folder)
     findings["versions"] = _list_versions()
     what = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
-    page = render_page(
-        f"Report on {folder.absolute().name}",
-        f"{findings['data']['dataset']}: {what}.",
-        make_run_sections(findings) if is_run else make_sweep_sections(findings),
-    )
+    sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
+    title = f"Report on {folder.absolute().name}"
+    page = render_page(title, f"{findings['data']['dataset']}: {what}.", sections)
     images = ("label", "group", "predictions")
     content = {key: value for key, value in findings.items() if key not in images}
     write_json(folder / "report.json", make_jsonable(content))
     write_text(folder / "report.html", page)
+    if figures is not None:
+        save_figures(sections, figures)
     return folder / "report.html"
 
 
@@ -83,10 +85,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="Folder of an evaluated run, or of several."
     )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="Folder for each figure as SVG and PDF, of a single report.",
+    )
     options = parser.parse_args(arguments)
+    if options.figures and len(options.runs) > 1:
+        parser.error("--figures takes the figures of a single report; name one folder")
     try:
         for folder in options.runs:
-            print(write_report(folder))
+            print(write_report(folder, options.figures))
     except UsageError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
