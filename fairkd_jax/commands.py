@@ -58,6 +58,7 @@ sweep = Command("sweep", "sweep:run", "Trains every combination of config values
 prepare = Command("prepare", "prepare_data:main", "Prepares a data set, and prints its counts.")
 inspect = Command("inspect", "inspect_data:run", "Draws images and counts of a data set before training.")
 report = Command("report", "report:main", "Writes a report on evaluated runs, as a page and as JSON.")
+card = Command("card", "card:main", "Writes the model card of an evaluated run.")
 power = Command(
     "power", "power_analysis:run", "Computes the differences that a test set can detect, before training."
 )
@@ -93,6 +94,7 @@ COMMANDS = {
         prepare,
         inspect,
         report,
+        card,
         power,
         class_means,
         convert,

@@ -4,7 +4,7 @@ import ast
 import sys
 from pathlib import Path
 
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 
 PACKAGE = Path(__file__).parent.parent / "fairkd_jax"
 LEVELS = {

@@ -10,7 +10,7 @@ import numpy as np
 
 from fairkd_jax.benchmarks.waiting import run_train
 from fairkd_jax.errors import UsageError
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 
 _DTYPES = ("float32", "bfloat16")
 _LOSS, _ACCURACY = "loss", "validation/accuracy"

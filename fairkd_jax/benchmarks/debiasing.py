@@ -11,7 +11,7 @@ from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.fairness.comparison import HIGHER, LOWER, NOTHING, compare_over_seeds
 from fairkd_jax.recipe.related import teacher_config
 from fairkd_jax.report.tables import read_warnings
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training import train
 
 PROBED = ("embedding", "mlp")

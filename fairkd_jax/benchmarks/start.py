@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 
 _FIRST_STEP = "student: step 1/"
 _REPETITIONS = 3

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fairkd_jax.data.images import encode_image
 from fairkd_jax.errors import UsageError
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 
 CACHES = ("device", "host", "none")
 _LARGE_IMAGES = {"train": 2048, "val": 128, "test": 128}

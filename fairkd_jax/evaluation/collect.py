@@ -19,11 +19,11 @@ from fairkd_jax.runs.folder import (
     FREE_KEYS,
     SWEEP_TEACHERS,
     RunConfig,
-    RunFolder,
     flatten,
     read_run_config,
     without_unused,
 )
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.status import count_run_steps, find_saved_step, find_scored_step
 
 VALIDATION = "val_"  # prefix of measures on the validation split

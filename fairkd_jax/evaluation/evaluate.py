@@ -23,8 +23,9 @@ from fairkd_jax.files import make_jsonable
 from fairkd_jax.models import num_parameters
 from fairkd_jax.recipe.objectives import describe_balancing
 from fairkd_jax.runs.dataset import describe_data, open_data, parse_recorded_data
-from fairkd_jax.runs.folder import RunConfig, RunFolder, find_teacher, read_run_config
+from fairkd_jax.runs.folder import RunConfig, find_teacher, read_run_config
 from fairkd_jax.runs.loading import LoadedModel, load_run
+from fairkd_jax.runs.paths import RunFolder
 
 
 def evaluate_run(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from fairkd_jax.digests import read_arrays, read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.methods import RunIdentity, identify_run
-from fairkd_jax.runs.folder import RunFolder, read_run_config
+from fairkd_jax.runs.folder import read_run_config
+from fairkd_jax.runs.paths import RunFolder
 
 
 class EvaluatedRun(NamedTuple):

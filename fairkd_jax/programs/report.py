@@ -42,11 +42,12 @@ def write_report(folder: Path, figures: Path | None = None) -> Path:
     from fairkd_jax.report.static import save_figures
     from fairkd_jax.report.sweep_findings import collect_sweep
     from fairkd_jax.report.sweep_sections import make_sweep_sections
-    from fairkd_jax.runs.folder import RunFolder
+    from fairkd_jax.runs.paths import RunFolder
 
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; name the folder of a run or of a sweep")
-    is_run = RunFolder(folder).is_run()
+    own = RunFolder(folder)
+    is_run = own.is_run()
     findings = collect_findings(folder) if is_run else collect_sweep(folder)
     findings["versions"] = _list_versions()
     what = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
@@ -55,11 +56,11 @@ def write_report(folder: Path, figures: Path | None = None) -> Path:
     page = render_page(title, f"{findings['data']['dataset']}: {what}.", sections)
     images = ("label", "group", "predictions")
     content = {key: value for key, value in findings.items() if key not in images}
-    write_json(folder / "report.json", make_jsonable(content))
-    write_text(folder / "report.html", page)
+    write_json(own.report_numbers, make_jsonable(content))
+    write_text(own.report, page)
     if figures is not None:
         save_figures(sections, figures)
-    return folder / "report.html"
+    return own.report
 
 
 def _list_versions() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from fairkd_jax import cli, program_flags
 from fairkd_jax.configs.names import make_run_name
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 
 if TYPE_CHECKING:
     from fairkd_jax.recipe.parse import Recipe

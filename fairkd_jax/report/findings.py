@@ -16,7 +16,8 @@ from fairkd_jax.evaluation.evaluated_run import check_same_images, read_run
 from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
 from fairkd_jax.report.curves import read_curves
-from fairkd_jax.runs.folder import RunFolder, find_teacher, flatten, read_run_config, without_unused
+from fairkd_jax.runs.folder import find_teacher, flatten, read_run_config, without_unused
+from fairkd_jax.runs.paths import RunFolder
 
 SPLIT = "test"
 STUDENT, TEACHER, BASELINE = "student", "teacher", "baseline"

@@ -249,7 +249,7 @@ def draw_matrix(
         },
     }
     rows = [[name, *(f"{value:g}" for value in row)] for name, row in zip(names, matrix, strict=True)]
-    table = Table(f"{title} (rows: label; columns: predicted)", ["", *names], rows)
+    table = Table(f"{title} (rows: label; columns: predicted)", ["label", *names], rows)
     return Figure(title, alt, traces, layout, table, height=220 + 26 * len(names))
 
 
@@ -286,5 +286,5 @@ def draw_curves(
         [titles[model], str(len(values)), format_number(values[0]), format_number(values[-1])]
         for model, (_, values) in curves.items()
     ]
-    head = ["", "number of values", "first", "last"]
+    head = ["model", "number of values", "first", "last"]
     return Figure(title, alt, traces, layout, Table(title, head, ends), height=300)

@@ -20,7 +20,7 @@ from fairkd_jax.report.tables import (
 
 Findings = Mapping[str, Any]
 _SMALL_CELL = 10  # images
-_LIMITATIONS = (
+LIMITATIONS = (
     "One trained model for each setting: other seeds give other numbers. fairkd-compare takes several seeds.",
     "The groups are those of the annotation, and an image whose group is unknown counts for no gap.",
     "A gap of recall says how often each group is recognised, and nothing about how harmful a mistake is.",
@@ -119,7 +119,7 @@ def _list_measures(findings: Findings) -> Section:
         [row.strip(), *(format_measure(find_measure(models[name], key)) for name in titles)]
         for row, key in ROWS.items()
     ]
-    table = Table("Measures on the test images", ["", *titles.values()], rows)
+    table = Table("Measures on the test images", ["measure", *titles.values()], rows)
     notes = [Text(note, "note") for note in _MEASURE_NOTES]
     return Section("measures", "Measures", [table, *notes])
 
@@ -179,7 +179,7 @@ def _show_curves(findings: Findings) -> Section:
 
 
 def _list_limitations(findings: Findings) -> Section:
-    return Section("limitations", "Limitations", [Text(text) for text in _LIMITATIONS])
+    return Section("limitations", "Limitations", [Text(text) for text in LIMITATIONS])
 
 
 def _tell_origin(findings: Findings) -> Section:

@@ -18,7 +18,7 @@ from fairkd_jax.errors import reading
 from fairkd_jax.evaluation.choice import choose_method
 from fairkd_jax.evaluation.collect import SEED, CollectedRuns, to_number
 from fairkd_jax.report.tables import find_measure
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 
 LAMBDA = ".weight"  # end of the key that the curves run over
 _MEASURES = {

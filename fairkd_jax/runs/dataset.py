@@ -10,7 +10,8 @@ import numpy as np
 from fairkd_jax.data.pipeline import Dataset, get_default_directory, open_dataset
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.sections import DataRecipe, parse_data
-from fairkd_jax.runs.folder import CONTENTS, RunConfig, RunFolder, read_run_config
+from fairkd_jax.runs.folder import CONTENTS, RunConfig, read_run_config
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.versions import NAME_KEYS
 
 

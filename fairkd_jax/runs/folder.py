@@ -5,13 +5,13 @@ Nothing here imports JAX, so that a program that only reads tables starts at onc
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairkd_jax.digests import read_json, write_json
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.keys import MODEL_KEYS
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.versions import VERSION, take_open_values, upgrade
 
 # Keys that may change between two starts of the same run. `epochs` may only grow.
@@ -36,88 +36,6 @@ _SECTIONS = {"objectives", "student", "teacher", "optimizer", "data", "batch_siz
 CONTENTS = "contents"  # key in the description of the data: digests of the image files of each split
 # JSON keys of `config.json` beside the config.
 _DATA_INFO, _VERSION, _METHODS = "task", "version", "methods"
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """The paths of the files in a run's folder.
-
-    Attributes:
-      path: The folder.
-    """
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The config, the description of the data and the version of the format."""
-        return self.path / "config.json"
-
-    @property
-    def metrics(self) -> Path:
-        """The logged numbers, a line of JSON for each logged step."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def curves(self) -> Path:
-        """The picture of the training's curves."""
-        return self.path / "curves.png"
-
-    @property
-    def parameters(self) -> Path:
-        """The table of the student's arrays."""
-        return self.path / "parameters.txt"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def class_means(self) -> Path:
-        """The mean embedding of each class, beside a teacher."""
-        return self.path / "class_means.npz"
-
-    @property
-    def diverged(self) -> Path:
-        """The reason why a member of a population diverged."""
-        return self.path / "diverged.txt"
-
-    @property
-    def teacher(self) -> Path:
-        """The folder of the teacher's run, where this run trains its teacher."""
-        return self.path / "teacher"
-
-    @property
-    def baseline(self) -> Path:
-        """The folder of the same run without debiasing."""
-        return self.path / "baseline"
-
-    @property
-    def members(self) -> Path:
-        """The folder of the runs of a population's members."""
-        return self.path / "members"
-
-    def evaluation(self, split: str) -> Path:
-        """Returns the path of the scores on a split."""
-        return self.path / "eval" / f"{split}.json"
-
-    def predictions(self, split: str) -> Path:
-        """Returns the path of the predictions on a split."""
-        return self.path / "predictions" / f"{split}.npz"
-
-    def is_run(self) -> bool:
-        """Returns whether the folder holds a run."""
-        return self.config.exists()
-
-    def is_population(self) -> bool:
-        """Returns whether the folder holds the members of a population."""
-        return self.members.is_dir()
 
 
 class RunConfig(NamedTuple):

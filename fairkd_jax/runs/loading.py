@@ -17,7 +17,8 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.models import Classifier
 from fairkd_jax.recipe.sections import parse_model
 from fairkd_jax.runs.checkpoint import Checkpoints
-from fairkd_jax.runs.folder import CONTENTS, RunConfig, RunFolder, read_run_config
+from fairkd_jax.runs.folder import CONTENTS, RunConfig, read_run_config
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.status import count_run_steps
 from fairkd_jax.types import Tree
 

@@ -9,7 +9,8 @@ from typing import Any
 from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.recipe.keys import count_steps
-from fairkd_jax.runs.folder import RunConfig, RunFolder, config_diff, read_run_config
+from fairkd_jax.runs.folder import RunConfig, config_diff, read_run_config
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.versions import take_open_values
 
 _TAIL_BYTES = 2**16  # the last line of a file is looked for in its last bytes

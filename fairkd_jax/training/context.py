@@ -13,8 +13,9 @@ from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.recipe.objectives import describe_objectives
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.population import StudentRecipe
-from fairkd_jax.runs.folder import RunFolder, check_resumable, find_teacher, to_json_dict, write_run_config
+from fairkd_jax.runs.folder import check_resumable, find_teacher, to_json_dict, write_run_config
 from fairkd_jax.runs.loading import LoadedModel
+from fairkd_jax.runs.paths import RunFolder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.models import Pretrained, read_pretrained
 from fairkd_jax.recipe.parse import Recipe, parse_recipe
 from fairkd_jax.recipe.sections import ModelRecipe
-from fairkd_jax.runs.folder import RunFolder, read_run_config
+from fairkd_jax.runs.folder import read_run_config
+from fairkd_jax.runs.paths import RunFolder
 
 
 class FirstWeights(NamedTuple):

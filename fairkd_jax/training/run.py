@@ -21,9 +21,9 @@ from fairkd_jax.recipe.population import StudentRecipe
 from fairkd_jax.recipe.related import teacher_config
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.dataset import describe_data, keep_recorded, open_data
-from fairkd_jax.runs.folder import RunFolder
 from fairkd_jax.runs.loading import find_last_step, load_teacher
 from fairkd_jax.runs.lock import lock_folder
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training import build
 from fairkd_jax.training.checks import check_data, check_recipe
 from fairkd_jax.training.context import RunContext, find_student_folder

@@ -14,7 +14,7 @@ from fairkd_jax.engine.train_step import COUNTS
 from fairkd_jax.fairness import diagnose, summarize
 from fairkd_jax.files import write_text
 from fairkd_jax.runs.checkpoint import Checkpoints
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training.writers import Writer
 
 # Measures of a validation; they also decide which checkpoint is the best.

@@ -11,8 +11,9 @@ from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.sections import parse_augmentation
 from fairkd_jax.runs.dataset import describe_data, open_data, parse_recorded_data
-from fairkd_jax.runs.folder import RunFolder, read_run_config
+from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.runs.loading import LoadedModel, load_teacher
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training import class_means
 from fairkd_jax.training.class_means import ClassMeans
 

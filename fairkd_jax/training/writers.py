@@ -15,7 +15,7 @@ import jax
 
 from fairkd_jax.errors import MissingExtraError, UsageError
 from fairkd_jax.files import make_jsonable, write_text
-from fairkd_jax.runs.folder import RunFolder
+from fairkd_jax.runs.paths import RunFolder
 
 
 class Writer(Protocol):

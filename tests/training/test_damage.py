@@ -10,8 +10,8 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.evaluation.evaluated_run import read_run
 from fairkd_jax.runs.checkpoint import Checkpoints
-from fairkd_jax.runs.folder import RunFolder
 from fairkd_jax.runs.loading import load_model
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training import train
 from tests.training.runs import ONE
 

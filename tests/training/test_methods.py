@@ -19,8 +19,8 @@ from fairkd_jax.objectives import OBJECTIVES, create_objective
 from fairkd_jax.recipe.parse import parse_recipe
 from fairkd_jax.recipe.values import normalize
 from fairkd_jax.runs.dataset import open_data
-from fairkd_jax.runs.folder import RunFolder
 from fairkd_jax.runs.loading import load_model
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training import class_means, train, write_class_means
 from fairkd_jax.training import run as training_run
 from fairkd_jax.training.checks import check_data

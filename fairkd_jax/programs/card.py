@@ -1,0 +1,45 @@
+"""Writes the model card of an evaluated run: RUN/MODEL_CARD.md.
+
+fairkd-card RUN [--name NAME]
+
+The card has the sections and the metadata that Hugging Face's hub reads. Nothing is uploaded.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fairkd_jax.cli import OneLineParser
+from fairkd_jax.errors import UsageError
+from fairkd_jax.files import write_text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the model card that the command line asks for.
+
+    Args:
+      arguments: Arguments of the command line; None for those of the process.
+
+    Returns:
+      The exit code: 0, or 2 after a user's mistake.
+    """
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="Folder of an evaluated run.")
+    parser.add_argument("--name", help="Name of the model (default: the name of the folder).")
+    options = parser.parse_args(arguments)
+    from fairkd_jax.report.findings import collect_findings
+    from fairkd_jax.report.model_card import make_model_card
+    from fairkd_jax.runs.paths import RunFolder
+
+    try:
+        findings = collect_findings(options.run) | {"name": options.name or options.run.absolute().name}
+        path = RunFolder(options.run).model_card
+        write_text(path, make_model_card(findings))
+    except UsageError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{parser.prog}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(path)
+    return 0

@@ -1,0 +1,101 @@
+"""The paths of the files in a run's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of the files in a run's folder.
+
+    Attributes:
+      path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The config, the description of the data and the version of the format."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The logged numbers, a line of JSON for each logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model_card(self) -> Path:
+        """The model card."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
+    def report(self) -> Path:
+        """The page of the report."""
+        return self.path / "report.html"
+
+    @property
+    def report_numbers(self) -> Path:
+        """The numbers of the report."""
+        return self.path / "report.json"
+
+    @property
+    def curves(self) -> Path:
+        """The picture of the training's curves."""
+        return self.path / "curves.png"
+
+    @property
+    def parameters(self) -> Path:
+        """The table of the student's arrays."""
+        return self.path / "parameters.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def class_means(self) -> Path:
+        """The mean embedding of each class, beside a teacher."""
+        return self.path / "class_means.npz"
+
+    @property
+    def diverged(self) -> Path:
+        """The reason why a member of a population diverged."""
+        return self.path / "diverged.txt"
+
+    @property
+    def teacher(self) -> Path:
+        """The folder of the teacher's run, where this run trains its teacher."""
+        return self.path / "teacher"
+
+    @property
+    def baseline(self) -> Path:
+        """The folder of the same run without debiasing."""
+        return self.path / "baseline"
+
+    @property
+    def members(self) -> Path:
+        """The folder of the runs of a population's members."""
+        return self.path / "members"
+
+    def evaluation(self, split: str) -> Path:
+        """Returns the path of the scores on a split."""
+        return self.path / "eval" / f"{split}.json"
+
+    def predictions(self, split: str) -> Path:
+        """Returns the path of the predictions on a split."""
+        return self.path / "predictions" / f"{split}.npz"
+
+    def is_run(self) -> bool:
+        """Returns whether the folder holds a run."""
+        return self.config.exists()
+
+    def is_population(self) -> bool:
+        """Returns whether the folder holds the members of a population."""
+        return self.members.is_dir()
