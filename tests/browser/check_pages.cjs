@@ -53,8 +53,8 @@ async function checkTurning(page, say) {
   const plot = await page.$("figure:has(.turn) .plot");
   if (!plot) return;
   const readEye = () => page.evaluate(() => {
-    const { eye } = document.querySelector("figure:has(.turn) .plot")._fullLayout.scene.camera;
-    return JSON.stringify(eye);
+    const layout = document.querySelector("figure:has(.turn) .plot")._fullLayout;
+    return JSON.stringify(layout ? layout.scene.camera.eye : "not drawn");
   });
   await plot.scrollIntoViewIfNeeded();
   const box = await plot.boundingBox();
