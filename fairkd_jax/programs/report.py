@@ -1,10 +1,11 @@
 """Writes a report on evaluated runs: one HTML page that opens without a network, and its numbers.
 
-fairkd-report RUN|FOLDER [RUN|FOLDER ...] [--figures DIR]
+fairkd-report RUN|FOLDER [RUN|FOLDER ...] [--figures DIR] [--against OLD.json]
 
 RUN/report.html has figures with the table of their values; RUN/report.json has the numbers. The run without
 debiasing, in RUN/baseline, is the student to compare with. A FOLDER of runs, such as that of a sweep, gets a
 report on all its methods over their seeds. --figures also writes each figure as SVG and PDF, for papers.
+--against shows what moved since the report.json of an earlier report.
 """
 
 import argparse
@@ -21,12 +22,13 @@ from fairkd_jax.files import make_jsonable, write_text
 _LIBRARIES = ("fairkd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "plotly")
 
 
-def write_report(folder: Path, figures: Path | None = None) -> Path:
+def write_report(folder: Path, *, figures: Path | None = None, against: Path | None = None) -> Path:
     """Writes `report.html` and `report.json` into the folder of an evaluated run, or of several runs.
 
     Args:
       folder: The run's folder, or the folder of the runs.
       figures: Folder for each figure as SVG and PDF; None for no such files.
+      against: The report.json of an earlier report; None for none.
 
     Returns:
       The path of the page.
@@ -36,6 +38,7 @@ def write_report(folder: Path, figures: Path | None = None) -> Path:
       OSError: The files cannot be written.
     """
     from fairkd_jax.digests import write_json
+    from fairkd_jax.report.changes import read_earlier_report, show_changes
     from fairkd_jax.report.findings import collect_findings
     from fairkd_jax.report.html import render_page
     from fairkd_jax.report.run_sections import make_run_sections
@@ -46,12 +49,15 @@ def write_report(folder: Path, figures: Path | None = None) -> Path:
 
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; name the folder of a run or of a sweep")
+    earlier = read_earlier_report(against) if against is not None else None
     own = RunFolder(folder)
     is_run = own.is_run()
     findings = collect_findings(folder) if is_run else collect_sweep(folder)
     findings["versions"] = _list_versions()
     what = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
     sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
+    if earlier is not None:
+        sections.insert(0, show_changes(earlier, findings))
     title = f"Report on {folder.absolute().name}"
     page = render_page(title, f"{findings['data']['dataset']}: {what}.", sections)
     images = ("label", "group", "predictions")
@@ -92,12 +98,18 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="Folder for each figure as SVG and PDF, of a single report.",
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="OLD.json",
+        help="File report.json of an earlier report of the same kind.",
+    )
     options = parser.parse_args(arguments)
-    if options.figures and len(options.runs) > 1:
-        parser.error("--figures takes the figures of a single report; name one folder")
+    if (options.figures or options.against) and len(options.runs) > 1:
+        parser.error("--figures and --against are for a single report; name one folder")
     try:
         for folder in options.runs:
-            print(write_report(folder, options.figures))
+            print(write_report(folder, figures=options.figures, against=options.against))
     except UsageError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

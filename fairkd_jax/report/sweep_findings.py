@@ -45,7 +45,7 @@ def collect_sweep(
     Returns:
       `keys`, which differ between the methods; `lambda_key`, the swept weight or ""; `methods`, each with its
       `values` by key, `family` (all values but lambda), `lambda`, `seeds`, `runs` and for each measure its
-      `mean`, `low` and `high` (95 % t interval over seeds, NaN for one seed), `is_chosen` and `is_dominated`;
+      fields of `summarize_seeds`, `is_chosen` and `is_dominated`;
       `constant_accuracy`, of the answer that is always the most frequent class; the `reason` of the choice.
 
     Raises:
@@ -129,13 +129,15 @@ def summarize_seeds(values: Sequence[float]) -> dict[str, float]:
       values: One value for each seed.
 
     Returns:
-      `mean`, `low` and `high`; the ends are NaN for a single seed, and all are NaN where a value is NaN.
+      `mean`, `low`, `high` and the standard `deviation`; all but the mean are NaN for a single seed, and all
+      are NaN where a value is NaN.
     """
     array = np.asarray(values, np.float64)
-    mean, half = float(array.mean()), math.nan
+    mean, deviation, half = float(array.mean()), math.nan, math.nan
     if array.size > 1:
-        half = float(stats.t.ppf(0.975, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+        deviation = float(array.std(ddof=1))
+        half = float(stats.t.ppf(0.975, array.size - 1) * deviation / math.sqrt(array.size))
+    return {"mean": mean, "low": mean - half, "high": mean + half, "deviation": deviation}
 
 
 def _dominates(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -89,11 +89,28 @@ def _list_runs(findings: Findings) -> Section:
         for method in findings["methods"]
         for run, seed in zip(method["runs"], method["seeds"], strict=True)
     ]
-    table = Table("Runs", ["run", "seed", "method", "lambda"], rows, is_folded=True)
-    caption = "All methods"
-    return Section(
-        "methods", "Methods and runs", [sweep_plots.tabulate_methods(findings["methods"], caption), table]
+    runs = Table("Runs", ["run", "seed", "method", "lambda"], rows, is_folded=True)
+    methods = sweep_plots.tabulate_methods(findings["methods"], "All methods")
+    return Section("methods", "Methods and runs", [methods, *_compare_spreads(findings), runs])
+
+
+def _compare_spreads(findings: Findings) -> list[Block]:
+    """Compares the spread of accuracy over seeds with what the number of test images alone would make."""
+    images, rows = findings["num_examples"], []
+    for method in findings["methods"]:
+        accuracy = method["measures"]["accuracy"]
+        if not math.isnan(accuracy["deviation"]):
+            sampling = math.sqrt(accuracy["mean"] * (1 - accuracy["mean"]) / images)
+            text = "" if math.isnan(method["lambda"]) else f"{method['lambda']:g}"
+            rows.append([method["family"], text, f"{accuracy['deviation']:.4f}", f"{sampling:.4f}"])
+    if not rows:
+        return []
+    caption = "Accuracy: standard deviation over seeds, and standard error over test images"
+    note = (
+        "All seeds are measured on the same images. Where the error over images is larger, more test images"
+        " would tell more than more seeds."
     )
+    return [Table(caption, ["method", "lambda", "over seeds", "over images"], rows), Text(note, "note")]
 
 
 def _tell_origin(findings: Findings) -> Section:

@@ -57,4 +57,4 @@ def test_the_command_writes_the_figures_of_one_report(make_report_run, tmp_path,
     assert read_json(folder / "report.json")["folder"] == str(folder)
     with pytest.raises(SystemExit, match="2"):
         report.main([str(folder), str(folder), "--figures", str(tmp_path / "figures")])
-    assert "--figures takes the figures of a single report" in capsys.readouterr().err
+    assert "--figures and --against are for a single report" in capsys.readouterr().err

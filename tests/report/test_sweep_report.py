@@ -14,7 +14,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
 from fairkd_jax.programs import report
 from fairkd_jax.recipe.values import normalize
-from fairkd_jax.report.blocks import Figure, Text
+from fairkd_jax.report.blocks import Figure, Table, Text
 from fairkd_jax.report.sweep_findings import collect_sweep, summarize_seeds
 from fairkd_jax.report.sweep_plots import draw_trade_off, group_families
 from fairkd_jax.report.sweep_sections import make_sweep_sections
@@ -100,6 +100,11 @@ def test_figures_are_what_plotly_understands_and_few_traces_show_many_runs(make_
         assert len(figure.traces) <= 30
         assert all(len(row) == len(figure.table.head) for row in figure.table.rows), figure.title
     assert sum(figure.is_turnable for figure in figures) == 1  # browsers allow few of these
+    tables = {b.caption: b for s in sections for b in s.blocks if isinstance(b, Table)}
+    spread = next(table for caption, table in tables.items() if "standard error" in caption)
+    accuracy = 0.9 + np.array([0.0, 0.001, 0.002, 0.003])
+    deviation, error = accuracy.std(ddof=1), np.sqrt(accuracy.mean() * (1 - accuracy.mean()) / 100)
+    assert spread.rows[0][2:] == [f"{deviation:.4f}", f"{error:.4f}"]
     missing = [b.text for s in sections for b in s.blocks if isinstance(b, Text) and b.kind == "missing"]
     assert any("--probe" in text for text in missing)
 
