@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from fairkd_jax.errors import UsageError, reading
-from fairkd_jax.files import get_cache_folder, save_arrays, write_text
+from fairkd_jax.files import get_cache_folder, parse_json, save_arrays, write_text
 
 SUMS = "SHA256SUMS"
 _KEY = "sha256"  # name of the array with the hash, in a file of arrays
@@ -93,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
       ValueError: The file holds no JSON object, or its content has changed since it was written.
       OSError: The file cannot be read.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     expected = content.pop(_KEY, None)
@@ -181,7 +181,7 @@ def remember_checked(folder: Path) -> None:
 def _read_checked(folder: Path) -> dict[str, Any]:
     """Reads what `remember_checked` has written; empty where there is nothing."""
     try:
-        found = json.loads(_find_record(folder).read_text(encoding="utf-8"))
+        found = parse_json(_find_record(folder).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     except (OSError, ValueError):
         return {}

@@ -1,5 +1,6 @@
 """Writes files completely or not at all: a file has a temporary name until all bytes are there."""
 
+import json
 import math
 import os
 import secrets
@@ -98,6 +99,21 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def parse_json(text: str) -> Any:
+    """Parses JSON from a file that somebody else may have written.
+
+    Args:
+      text: Content of the file.
+
+    Raises:
+      ValueError: The text is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def make_jsonable(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Equal images: files with the same bytes, which in two splits let a model be tested on what it has seen."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -51,7 +51,11 @@ def find_equal_rows(hashes: Iterable[str]) -> list[list[int]]:
 
 
 def check_splits_differ(
-    ids: Sequence[str], splits: Sequence[str], hashes: Sequence[str], source: str
+    ids: Sequence[str],
+    splits: Sequence[str],
+    hashes: Sequence[str],
+    source: str,
+    is_usable: Callable[[int], bool] = lambda row: True,
 ) -> None:
     """Checks that no image is in two splits, under whatever name.
 
@@ -60,11 +64,16 @@ def check_splits_differ(
       splits: Its split.
       hashes: Its SHA-256; "" = unknown.
       source: Name of the data in the message.
+      is_usable: Function that says whether the image of a row can be used; asked for equal images alone.
 
     Raises:
       UsageError: Equal images are in two splits; the message names some.
     """
-    found = [rows for rows in find_equal_rows(hashes) if len({splits[row] for row in rows}) > 1]
+    found = [
+        rows
+        for rows in find_equal_rows(hashes)
+        if len({splits[row] for row in rows}) > 1 and is_usable(rows[0])
+    ]
     if found:
         shown = [
             " = ".join(f"{escape_unprintable(ids[row])} ({splits[row]})" for row in rows[:_SHOWN])

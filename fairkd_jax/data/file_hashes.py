@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fairkd_jax.data.preparation_progress import PreparationProgress
 from fairkd_jax.digests import hash_file
-from fairkd_jax.files import get_cache_folder, write_text
+from fairkd_jax.files import get_cache_folder, parse_json, write_text
 
 
 def hash_files(paths: Sequence[str | Path], source: Path) -> list[str]:
@@ -73,12 +73,20 @@ def _find_record(source: Path) -> Path:
 def _read_record(source: Path) -> dict[str, list]:
     """Reads size, time and hash of each file by its path; empty where there is no record."""
     try:
-        found = json.loads(_find_record(source).read_text(encoding="utf-8"))
+        found = parse_json(_find_record(source).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {name: state for name, state in found.items() if isinstance(state, list) and len(state) == 3}
+    return {name: state for name, state in found.items() if _is_state(state)}
+
+
+def _is_state(state: object) -> bool:
+    """Returns whether a value of a record is a size, a time and a hash."""
+    if not (isinstance(state, list) and len(state) == 3):
+        return False
+    size, changed, digest = state
+    return isinstance(size, int) and isinstance(changed, int) and isinstance(digest, str)
 
 
 def _write_record(source: Path, known: dict[str, list]) -> None:

@@ -115,7 +115,9 @@ def find_prepared_folder(plan: PreparationPlan, directory: Path) -> Path:
     found = [
         folder
         for folder in folders
-        if is_prepared(folder) and plan.source in ("", read_report(folder)["source"])
+        if is_prepared(folder)
+        and plan.source in ("", read_report(folder)["source"])
+        and plan.origin == read_report(folder).get("origin", plan.origin)  # earlier versions kept none
     ]
     sources = {read_report(folder)["source"] for folder in found}
     if len(sources) > 1:

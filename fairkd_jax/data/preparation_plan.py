@@ -115,6 +115,9 @@ class PreparationPlan:
       check_copies: Function that raises a UsageError where equal images are in two splits. None: such copies
         are left out of train and val when the data set is opened, as its splits are not the user's.
       max_file_bytes: Largest size of an image file.
+      origin: Path that the images were listed at, where data of another path are not these data although
+        their settings are equal; "" otherwise.
+      num_train: Number of training images that the source lists; None where it is not known.
     """
 
     name: str
@@ -134,6 +137,8 @@ class PreparationPlan:
     earlier_digest: Callable[[], str] | None = None
     check_copies: Callable[[], None] | None = None
     max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
+    origin: str = ""
+    num_train: int | None = None
 
     @property
     def reads_files(self) -> bool:

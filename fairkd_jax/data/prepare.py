@@ -92,6 +92,7 @@ def _make_report(plan: PreparationPlan, staged: StagedImages) -> dict[str, Any]:
         "dataset": plan.name,
         "config": plan.config_name,
         "source": plan.source,
+        "origin": plan.origin,
         "pixels_revision": PIXELS_REVISION,
         "prepared_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "total": staged.total,

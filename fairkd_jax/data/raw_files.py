@@ -43,9 +43,8 @@ class RawFile:
           max_bytes: Largest size of a file.
         """
         if self.size > max_bytes:
-            return (
-                f"the file has {self.size / 2**20:.1f} MiB, more than data.max_file_mib={max_bytes / 2**20:g}"
-            )
+            size, limit = (f"{number / 2**20:.3g}" for number in (self.size, max_bytes))
+            return f"the file has {size} MiB, more than data.max_file_mib={limit}"
         return "the file is empty" if self.size == 0 else ""
 
 

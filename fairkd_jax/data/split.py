@@ -76,7 +76,7 @@ class Split:
         self.size, self._patched = size, patched
         self._stored_groups = self.groups
         self.cache = self._choose_cache(cache)
-        if self.cache == "none":
+        if self.cache == "none" and cache == "auto":
             logging.info("%s: %d images, decoded at each access", name, len(self))
         self._images: np.ndarray | None = None
         self._lock = Lock()

@@ -24,7 +24,7 @@ from fairkd_jax.runs.folder import (
     without_unused,
 )
 from fairkd_jax.runs.paths import RunFolder
-from fairkd_jax.runs.status import count_run_steps, find_saved_step, find_scored_step
+from fairkd_jax.runs.status import count_run_steps, find_saved_step, find_scored_step, read_metrics
 
 VALIDATION = "val_"  # prefix of measures on the validation split
 GAP = "gap/"  # prefix of a class
@@ -188,8 +188,7 @@ def _read_validation(path: Path, step: int) -> Row:
     """Reads the validation of a checkpoint during the training."""
     if not path.exists():
         return {}
-    with reading(str(path), "train the run again"):
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = read_metrics(path)
     prefix = "validation/"
     for line in lines:
         if line["step"] == step and f"{prefix}accuracy" in line:

@@ -48,18 +48,19 @@ def write_report(folder: Path, *, figures: Path | None = None, against: Path | N
     from fairkd_jax.runs.paths import RunFolder
 
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}; name the folder of a run or of a sweep")
+        what = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        raise UsageError(f"{what}; name the folder of a run or of a sweep")
     earlier = read_earlier_report(against) if against is not None else None
     own = RunFolder(folder)
     is_run = own.is_run()
     findings = collect_findings(folder) if is_run else collect_sweep(folder)
     findings["versions"] = _list_versions()
-    what = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
+    about = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
     sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
     if earlier is not None:
         sections.insert(0, show_changes(earlier, findings))
     title = f"Report on {folder.absolute().name}"
-    page = render_page(title, f"{findings['data']['dataset']}: {what}.", sections)
+    page = render_page(title, f"{findings['data']['dataset']}: {about}.", sections)
     images = ("label", "group", "predictions")
     content = {key: value for key, value in findings.items() if key not in images}
     write_json(own.report_numbers, make_jsonable(content))

@@ -1,9 +1,8 @@
 """The curves of a training, read from its metrics.jsonl."""
 
-import json
 from pathlib import Path
 
-from fairkd_jax.errors import reading
+from fairkd_jax.runs.status import read_metrics
 
 # Name in metrics.jsonl -> title.
 CURVES = {
@@ -28,14 +27,10 @@ def read_curves(path: Path) -> Curves:
       UsageError: The file is damaged.
     """
     curves: Curves = {}
-    if not path.exists():
-        return curves
-    with reading(str(path), "train the run again, or remove the file"):
-        for text in path.read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            for name in CURVES:
-                if isinstance(line.get(name), int | float):
-                    steps, values = curves.setdefault(name, [[], []])
-                    steps.append(line["step"])
-                    values.append(line[name])
+    for line in read_metrics(path) if path.exists() else []:
+        for name in CURVES:
+            if isinstance(line.get(name), int | float):
+                steps, values = curves.setdefault(name, [[], []])
+                steps.append(line["step"])
+                values.append(line[name])
     return curves

@@ -14,7 +14,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from fairkd_jax.digests import read_json
-from fairkd_jax.errors import reading
+from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.choice import choose_method
 from fairkd_jax.evaluation.collect import SEED, CollectedRuns, to_number
 from fairkd_jax.report.tables import find_measure
@@ -49,7 +49,7 @@ def collect_sweep(
       `constant_accuracy`, of the answer that is always the most frequent class; the `reason` of the choice.
 
     Raises:
-      UsageError: The folder holds no evaluated run, or a file is damaged.
+      UsageError: The folder holds no evaluated run, runs on other data, or a damaged file.
     """
     runs = CollectedRuns(folder)
     choice = choose_method(runs.rows, runs.methods, runs.images, max_disparity=max_disparity, margin=margin)
@@ -57,6 +57,7 @@ def collect_sweep(
     lambda_key = _find_lambda(keys, runs.rows)
     shown = tqdm(runs.rows, desc="reading runs", unit="run", disable=not sys.stderr.isatty())
     evaluations = [_read_run(folder, str(row["run"])) for row in shown]
+    _check_same_data(evaluations, [str(row["run"]) for row in runs.rows])
     places: dict[Any, list[int]] = {}
     for place, key in enumerate(runs.methods):
         places.setdefault(key, []).append(place)
@@ -65,7 +66,10 @@ def collect_sweep(
         | {"is_chosen": set(own) == set(choice.rows)}
         for own in places.values()
     ]
-    for method in methods:
+    texts = [(method["family"], str(method["lambda"])) for method in methods]
+    for method, text in zip(methods, texts, strict=True):
+        if texts.count(text) > 1:  # what tells these methods apart is no key that differs
+            method["family"] += f" ({method['runs'][0]})"
         method["is_dominated"] = any(_dominates(other, method) for other in methods)
     first = evaluations[0]["student"]
     return {
@@ -79,6 +83,24 @@ def collect_sweep(
         "reason": choice.reason,
         "left_out": dict(runs.left_out),
     }
+
+
+def _check_same_data(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Checks that all runs were measured on the same test images.
+
+    Raises:
+      UsageError: Two runs were measured on other images, classes or groups.
+    """
+    for name, other in zip(names, evaluations, strict=True):
+        for what, key in (("classes", "class_names"), ("groups", "group_names"), ("test images", "digests")):
+            values = [found.get(key) for found in (evaluations[0], other)]
+            if key == "digests":
+                values = [(value or {}).get("test") for value in values]
+            if values[0] != values[1]:
+                raise UsageError(
+                    f"{names[0]} and {name} were measured on other {what}; name a folder of runs on the same"
+                    " data"
+                )
 
 
 def _find_lambda(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -115,12 +115,16 @@ def check_trained_on(workdir: Path, saved: RunConfig, data_info: Mapping[str, An
             raise UsageError(
                 f"{workdir} has the classes in another order; set data.manifest.class_names={names} to use it"
             )
-        raise UsageError(f"{workdir} was trained for other classes than {data_info['dataset']}'s")
+        raise UsageError(
+            f"{workdir} was trained for other classes than {data_info['dataset']}'s; name a run on the same"
+            " classes"
+        )
     # With another split, the model may have been trained on images of this test split.
     both = [info[CONTENTS] for info in (own, data_info) if CONTENTS in info]
     if own["digests"] != data_info["digests"] or both[0:1] != both[-1:]:
         raise UsageError(
-            f"{workdir} was trained on other images, or on another split of {data_info['dataset']}"
+            f"{workdir} was trained on other images, or on another split of {data_info['dataset']}; name a run"
+            " on the same data"
         )
 
 

@@ -1,5 +1,6 @@
 """How far a run is, read from its folder alone, while another process may be writing there."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.files import parse_json
 from fairkd_jax.recipe.keys import count_steps
 from fairkd_jax.runs.folder import RunConfig, config_diff, read_run_config
 from fairkd_jax.runs.paths import RunFolder
@@ -71,6 +73,29 @@ def find_scored_step(folder: Path, split: str, *, probed: bool = False) -> int |
     with reading(str(path), f"run `fairkd-eval {folder} --split {split}` again"):
         student = read_json(path)["student"]
         return student["step"] if not probed or "probe" in student else None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads the logged numbers of a run, a dict for each logged step.
+
+    A last line that a kill has cut short is left out; the run writes it again when it goes on.
+
+    Args:
+      path: The run's metrics.jsonl.
+
+    Raises:
+      UsageError: The file is damaged.
+      OSError: The file cannot be read.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    complete, _, rest = text.rpartition("\n")
+    with reading(str(path), "train the run again, or remove the file"):
+        lines = [parse_json(line) for line in complete.splitlines()]
+        with contextlib.suppress(ValueError):
+            lines += [parse_json(rest)] if rest else []
+        if not all(isinstance(line, dict) and isinstance(line["step"], int | float) for line in lines):
+            raise ValueError("a line without a step")
+        return lines
 
 
 def find_progress(folder: Path) -> tuple[int, int] | None:

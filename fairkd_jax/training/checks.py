@@ -141,17 +141,24 @@ def check_batch(recipe: Recipe, train: Split, mesh: jax.sharding.Mesh) -> None:
       UsageError: The batch does not divide by the devices, or is larger than the training split.
     """
     check_divides("batch_size", recipe.batch_size, mesh)
-    check_batch_size(recipe, train)
+    check_batch_size(recipe, len(train))
 
 
-def check_batch_size(recipe: Recipe, train: Split) -> None:
+def check_batch_size(recipe: Recipe, num_train: int) -> None:
     """Checks that the training split fills a batch.
+
+    Args:
+      recipe: The recipe.
+      num_train: Number of training images.
 
     Raises:
       UsageError: The batch is larger than the training split.
     """
-    if recipe.batch_size > len(train):
-        raise UsageError(f"batch_size={recipe.batch_size} is more than the {len(train)} training images")
+    if recipe.batch_size > num_train:
+        raise UsageError(
+            f"batch_size={recipe.batch_size} is more than the {num_train} training images; use {num_train} or"
+            " less"
+        )
 
 
 def check_classes(split: Split, class_names: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ class Preflight:
     def __init__(self) -> None:
         """Starts with no data."""
         self._classes: dict[str, tuple[str, ...]] = {}
+        self._num_train: dict[str, int | None] = {}
         self._datasets: dict[str, Dataset] = {}
 
     def check(self, recipe: Recipe, folders: Iterable[Path]) -> None:
@@ -40,6 +41,8 @@ class Preflight:
         data = dataclasses.replace(keep_recorded(recipe.data, folders, given), cache="none")
         classes, dataset = self._open(data)
         if dataset is None:
+            if (listed := self._num_train[repr(data)]) is not None:
+                check_batch_size(recipe, listed)
             for model in list_trained_models(recipe):
                 if model.pretrained:
                     read_first_weights(model, classes)
@@ -47,7 +50,7 @@ class Preflight:
                 read_run_config(given)
             return
         check_data(recipe, dataset)
-        check_batch_size(recipe, dataset.split("train"))
+        check_batch_size(recipe, len(dataset.split("train")))
         if recipe.uses_teacher and given:
             check_trained_on(given, read_run_config(given), describe_data(dataset))
 
@@ -65,7 +68,7 @@ class Preflight:
                 options=data.options,
             )
             root = Path(data.directory or get_default_directory()).expanduser().absolute()
-            self._classes[key] = plan.class_names
+            self._classes[key], self._num_train[key] = plan.class_names, plan.num_train
             if is_prepared(find_prepared_folder(plan, root)):
                 self._datasets[key] = open_data(data)
             elif plan.check_copies and data.by_content and not data.allow_duplicates:

@@ -50,7 +50,9 @@ def read_first_weights(model: ModelRecipe, class_names: Sequence[str]) -> FirstW
     if model.head != "auto":
         return FirstWeights(found, model.head == "keep", f"head={model.head}")
     if not found.class_names:
-        return FirstWeights(found, False, "the file does not name its classes; head=keep would keep its head")
+        count = len(class_names)
+        text = f"the file does not name its {count} classes; head=keep would keep its head"
+        return FirstWeights(found, False, text)
     if found.class_names != tuple(class_names):
         return FirstWeights(found, False, "the file names other classes, or another order")
     return FirstWeights(found, True, "the file names the same classes")

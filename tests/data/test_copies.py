@@ -195,6 +195,36 @@ def test_a_damaged_record_of_hashes_is_made_again(tmp_path):
     source.write_bytes(b"x")
     first = file_hashes.hash_files([source], source)
     (record,) = (file_hashes.get_cache_folder() / "hashed").glob(f"{file_hashes._find_record(source).name}")
-    for content in ("", "[]", '{"a": 1}', f'{{"{source}": [1]}}'):
+    for content in (
+        "",
+        "[]",
+        '{"a": 1}',
+        f'{{"{source}": [1]}}',
+        f'{{"{source}": [1, 2, 3]}}',
+        "[" * 200_000,
+    ):
         record.write_text(content)
         assert file_hashes.hash_files([source, tmp_path / "none"], source) == [*first, ""]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image"])
+def test_equal_files_that_are_skipped_are_no_copies(write_manifest, tmp_path, content):
+    manifest = write_manifest([*GOOD, "e.png,dog,y,train", "f.png,dog,y,test"])
+    for name in ("e.png", "f.png"):
+        (tmp_path / name).write_bytes(content)
+    dataset = open_manifest(manifest, tmp_path / "d", max_bad_fraction=0.5)
+    assert dataset.info.num_examples == {"train": 2, "val": 1, "test": 1}
+
+
+def test_a_manifest_without_its_images_never_gets_those_of_another(tmp_path, encoded):
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        for row, letter in enumerate("abcd"):
+            (tmp_path / name / f"{letter}.png").write_bytes(encoded(10 * number + row))
+        (tmp_path / name / "m.csv").write_text("\n".join(["path,label,group,split", *GOOD]) + "\n")
+    two = open_manifest(tmp_path / "two" / "m.csv", tmp_path / "d")
+    for path in tmp_path.glob("*/*.png"):
+        path.unlink()
+    with pytest.raises(UsageError, match="lists 4 images that do not exist"):
+        open_manifest(tmp_path / "one" / "m.csv", tmp_path / "d")
+    assert open_manifest(tmp_path / "two" / "m.csv", tmp_path / "d").info == two.info

@@ -333,6 +333,12 @@ def test_a_conversion_keeps_the_epsilon_and_the_names_of_the_classes(
     assert "the head is new and untrained" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("names", ["[" * 200_000, "{", "3", '["a", 1]', '["a"]'])
+def test_names_of_classes_that_are_none_are_left_out(arrays, write, names):
+    path = write(arrays, metadata={"class_names": names})
+    assert read_pretrained(NAME, path, num_classes=CLASSES).class_names == ()
+
+
 @pytest.mark.parametrize("stated", ["0", "nan", "-1e-3", "x"])
 def test_an_epsilon_that_is_none_is_one_line(arrays, write, stated):
     path = write(arrays, metadata={"norm_epsilon": stated})

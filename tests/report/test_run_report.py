@@ -236,6 +236,8 @@ def test_curves_are_read_from_the_log_and_drawn(tmp_path):
     for found in ({"student": curves, "teacher": {}}, {}):
         draw_training_curves(tmp_path / "curves.png", found, "a run")
         assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    path.write_text(path.read_text() + '{"step": 4, "lo')  # a kill
+    assert read_curves(path) == curves
     path.write_text("no JSON\n")
     with pytest.raises(UsageError, match=r"metrics\.jsonl cannot be read"):
         read_curves(path)

@@ -119,3 +119,20 @@ def test_the_page_and_the_numbers_are_written(make_sweep, capsys):
     assert len(read_json(folder / "report.json")["methods"]) == 3
     with pytest.raises(UsageError, match="there is no folder"):
         report.write_report(folder / "none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ["a", "b"]}, "other classes"),
+        ({"group_names": ["a", "b"]}, "other groups"),
+        ({"digests": {"test": "x"}}, "other test images"),
+    ],
+)
+def test_runs_on_other_data_are_not_one_sweep(make_sweep, changes, message):
+    folder = make_sweep(seeds=("0",))
+    path = folder / "w10.0,s0,efficientnet_tiny" / "eval" / "test.json"
+    content = read_json(path)
+    write_text(path, json.dumps(content | changes))
+    with pytest.raises(UsageError, match=f"w0.0.* and w10.0.* were measured on {message}; name a folder"):
+        collect_sweep(folder)

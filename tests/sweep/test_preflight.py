@@ -49,6 +49,7 @@ def test_data_that_are_not_prepared_are_checked_by_their_names(plan, tmp_path):
     for changes, message in (
         ({"data__manifest__class_names": (0, 1)}, r"^seed=0: .*row 2: unknown label '-1'; use one of 0, 1"),
         ({"data__source": str(tmp_path / "none.csv")}, r"^seed=0: there is no manifest at"),
+        ({"batch_size": 5}, r"batch_size=5 is more than the 4 training images; use 4 or less"),
         ({"student__pretrained": str(tmp_path / "w.h5")}, r"^seed=0: there is no checkpoint file"),
         ({"name": "ckd", "teacher__checkpoint": str(tmp_path / "run")}, r"^seed=0: .* holds no run"),
     ):

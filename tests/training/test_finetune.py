@@ -83,11 +83,11 @@ FIVE = ["a", "b", "c", "d", "e"]
 @pytest.mark.parametrize(
     ("names", "head", "keeps", "reason"),
     [
-        (None, "auto", False, "does not name its classes; head=keep would keep"),
+        (None, "auto", False, "does not name its 5 classes; head=keep would keep"),
         (FIVE, "auto", True, "names the same classes"),
         (FIVE[::-1], "auto", False, "other classes, or another order"),
-        (FIVE[:4], "auto", False, "does not name its classes"),
-        ({"a": 1}, "auto", False, "does not name its classes"),
+        (FIVE[:4], "auto", False, "does not name its 5 classes"),
+        ({"a": 1}, "auto", False, "does not name its 5 classes"),
         (FIVE, "new", False, "head=new"),
         (None, "keep", True, "head=keep"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fairkd_jax.data.copies import check_splits_differ
 from fairkd_jax.data.file_hashes import hash_files
+from fairkd_jax.data.images import decode_image
 from fairkd_jax.data.manifest.manifest_table import ManifestTable, read_manifest
 from fairkd_jax.data.preparation_plan import (
     Example,
@@ -69,6 +70,8 @@ def plan_manifest(
         earlier_digest=partial(_compute_earlier_digest, table),
         check_copies=partial(_check_copies, table, path),
         source="",
+        origin=str(path),
+        num_train=table.splits.count("train"),
         missing_message=_explain_absent_images(path, absent) if absent else "",
         size=size,
         resize=resize,
@@ -91,7 +94,16 @@ def _compute_earlier_digest(table: ManifestTable) -> str:
 
 
 def _check_copies(table: ManifestTable, manifest: Path) -> None:
-    check_splits_differ(table.paths, table.splits, hash_files(table.files, manifest), str(manifest))
+    def is_usable(row: int) -> bool:
+        """Returns whether an image will not be skipped: equal files that are damaged are no copies."""
+        try:
+            decode_image(Path(table.files[row]).read_bytes(), size=8, resize="squash")
+        except Exception:
+            return False
+        return True
+
+    hashes = hash_files(table.files, manifest)
+    check_splits_differ(table.paths, table.splits, hashes, str(manifest), is_usable)
 
 
 def _list_images(table: ManifestTable, manifest: Path, max_bytes: int) -> Iterator[SourceImage]:

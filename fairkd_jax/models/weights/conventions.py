@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.files import parse_json
 from fairkd_jax.models.architecture import ARCHITECTURES
 from fairkd_jax.models.weights.files import Checkpoint
 from fairkd_jax.types import Tree
@@ -83,7 +84,7 @@ def read_class_names(checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...
       num_classes: Size of its head.
     """
     try:
-        names = json.loads(checkpoint.metadata.get(_CLASS_NAMES, "[]"))
+        names = parse_json(checkpoint.metadata.get(_CLASS_NAMES, "[]"))
     except ValueError:
         return ()
     is_complete = isinstance(names, list) and len(names) == num_classes
