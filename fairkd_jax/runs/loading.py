@@ -123,8 +123,8 @@ def check_trained_on(workdir: Path, saved: RunConfig, data_info: Mapping[str, An
     both = [info[CONTENTS] for info in (own, data_info) if CONTENTS in info]
     if own["digests"] != data_info["digests"] or both[0:1] != both[-1:]:
         raise UsageError(
-            f"{workdir} was trained on other images, or on another split of {data_info['dataset']}; name a run"
-            " on the same data"
+            f"{workdir} was trained on other images, or on another split of {data_info['dataset']}; name a"
+            " run on the same data"
         )
 
 
