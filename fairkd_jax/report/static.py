@@ -154,7 +154,7 @@ def _draw_scatter(panel: Any, trace: Mapping[str, Any], number: int, bars: int) 
             )
     sizes = marker.get("size")
     if isinstance(sizes, list):  # a size and an opacity for each point
-        panel.plot(x, y, **{**style, "marker": None})
+        panel.plot(x, y, **style, markersize=0)
         for place, size in enumerate(sizes):
             opacity = marker["opacity"][place]
             panel.plot(

@@ -19,6 +19,7 @@ from fairkd_jax.evaluation.choice import choose_method
 from fairkd_jax.evaluation.collect import SEED, CollectedRuns, to_number
 from fairkd_jax.report.tables import find_measure
 from fairkd_jax.runs.paths import RunFolder
+from fairkd_jax.runs.versions import describe_earlier_objectives
 
 LAMBDA = ".weight"  # end of the key that the curves run over
 _MEASURES = {
@@ -66,10 +67,8 @@ def collect_sweep(
         | {"is_chosen": set(own) == set(choice.rows)}
         for own in places.values()
     ]
-    texts = [(method["family"], str(method["lambda"])) for method in methods]
-    for method, text in zip(methods, texts, strict=True):
-        if texts.count(text) > 1:  # what tells these methods apart is no key that differs
-            method["family"] += f" ({method['runs'][0]})"
+    _name_families(methods, [key for key in keys if key != lambda_key])
+    for method in methods:
         method["is_dominated"] = any(_dominates(other, method) for other in methods)
     first = evaluations[0]["student"]
     return {
@@ -130,10 +129,9 @@ def _describe_method(
 ) -> dict[str, Any]:
     first, students = rows[places[0]], [evaluations[place]["student"] for place in places]
     values = {key: first[key] for key in keys}
-    family = ", ".join(f"{key}={value}" for key, value in values.items() if key != lambda_key)
     return {
         "values": values,
-        "family": family or "all runs",
+        "family": _label_method(students[0]),
         "lambda": values.get(lambda_key, math.nan),
         "seeds": [rows[place][SEED] for place in places],
         "runs": [rows[place]["run"] for place in places],
@@ -142,6 +140,31 @@ def _describe_method(
             for name, key in _MEASURES.items()
         },
     }
+
+
+def _label_method(student: Mapping[str, Any]) -> str:
+    """Returns the labels of a method's objectives and of its balancing, without weights."""
+    methods = student.get("methods") or describe_earlier_objectives(student["objectives"])
+    return " + ".join([*(methods[name]["label"] for name in student["objectives"]), *student["balancing"]])
+
+
+def _name_families(methods: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    """Adds to the name of a family the keys that tell it from others of the same objectives.
+
+    Two methods that no key tells apart get the name of their first run.
+    """
+    by_label: dict[str, list[dict[str, Any]]] = {}
+    for method in methods:
+        by_label.setdefault(method["family"], []).append(method)
+    for own in by_label.values():
+        differing = [key for key in keys if len({repr(method["values"][key]) for method in own}) > 1]
+        for method in own:
+            words = [f"{key}={method['values'][key]}" for key in differing]
+            method["family"] = ", ".join([method["family"], *words])
+    places = [(method["family"], str(method["lambda"])) for method in methods]
+    for method, place in zip(methods, places, strict=True):
+        if places.count(place) > 1:
+            method["family"] += f" ({method['runs'][0]})"
 
 
 def summarize_seeds(values: Sequence[float]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from fairkd_jax.report.tables import format_measure, format_number
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
 _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
 Methods = Sequence[Mapping[str, Any]]
+_ENDS = ("mean", "low", "high")
 
 
 def group_families(methods: Methods) -> dict[str, list[Mapping[str, Any]]]:
@@ -48,6 +49,14 @@ def _make_error(methods: Methods, name: str, colour: str) -> dict[str, Any]:
     high = _list_measure(methods, name, "high")
     half = [0.0 if math.isnan(h) else h - m for h, m in zip(high, mean, strict=True)]
     return {"type": "data", "array": half, "color": colour, "thickness": 1}
+
+
+def _find_range(methods: Methods, name: str) -> list[float]:
+    """Returns the ends of an axis that shows all means and intervals; the mixing line may leave the frame."""
+    found = [method["measures"][name] for method in methods]
+    values = [one[end] for one in found for end in _ENDS if not math.isnan(one[end])]
+    margin = 0.05 * (max(values) - min(values)) or 0.01
+    return [min(values) - margin, max(values) + margin]
 
 
 def draw_trade_off(methods: Methods, constant_accuracy: float) -> Figure:
@@ -94,8 +103,11 @@ def draw_trade_off(methods: Methods, constant_accuracy: float) -> Figure:
     layout = {
         "margin": MARGIN,
         "legend": LEGEND,
-        "xaxis": {"title": {"text": "corrected mean absolute disparity (less is fairer)"}},
-        "yaxis": {"title": {"text": "top-1 accuracy"}},
+        "xaxis": {
+            "title": {"text": "corrected mean absolute disparity (less is fairer)"},
+            "range": _find_range(methods, "corrected"),
+        },
+        "yaxis": {"title": {"text": "top-1 accuracy"}, "range": _find_range(methods, "accuracy")},
     }
     alt = f"Accuracy by corrected disparity of {len(methods)} methods; the table below has all points."
     title = "Trade-off on the test images"
@@ -188,9 +200,6 @@ def draw_over_lambda(methods: Methods, measure: str, title: str, note: str) -> F
     ]
     table = Table(title, ["method", "lambda", "mean", "from", "to"], rows)
     return Figure(title, f"{title} over lambda. {note}".strip(), traces, layout, table, height=320)
-
-
-_ENDS = ("mean", "low", "high")
 
 
 def draw_turnable(methods: Methods) -> Figure:
