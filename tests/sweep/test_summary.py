@@ -36,6 +36,15 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
+def test_the_summary_marks_what_validation_chooses_whatever_test_says(make_run):
+    scores = {f"corrected_{MAD}": 0.1, "corrected_interval": [0.0, 1.0]}
+    for name, weight, test, val in (("a", "1.0", 0.95, 0.5), ("b", "2.0", 0.5, 0.95)):
+        own = {"test": scores | {"accuracy": test}, "val": scores | {"accuracy": val}}
+        make_run(name, {"adversary.weight": weight}, **own)
+    write_summary(make_run.folder, None, 0.01)
+    assert [row["choice"] for row in table(make_run.folder)] == ["False", "True"]
+
+
 def test_rows_are_in_the_order_of_their_numbers(make_run):
     for weight in ("2.0", "0.5", "10.0", "0.25"):
         make_run(f"adversary.weight={weight}", {"adversary.weight": weight})
