@@ -1,11 +1,12 @@
 """Writes a report on evaluated runs: one HTML page that opens without a network, and its numbers.
 
-fairkd-report RUN|FOLDER [RUN|FOLDER ...] [--figures DIR] [--against OLD.json]
+fairkd-report RUN|FOLDER [RUN|FOLDER ...] [--figures DIR] [--against OLD.json] [--gallery N [--blur]]
 
 RUN/report.html has figures with the table of their values; RUN/report.json has the numbers. The run without
 debiasing, in RUN/baseline, is the student to compare with. A FOLDER of runs, such as that of a sweep, gets a
 report on all its methods over their seeds. --figures also writes each figure as SVG and PDF, for papers.
---against shows what moved since the report.json of an earlier report.
+--against shows what moved since the report.json of an earlier report. --gallery shows test images whose
+answer debiasing has changed: whoever gets the page gets these images.
 """
 
 import argparse
@@ -22,13 +23,22 @@ from fairkd_jax.files import make_jsonable, write_text
 _LIBRARIES = ("fairkd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "plotly")
 
 
-def write_report(folder: Path, *, figures: Path | None = None, against: Path | None = None) -> Path:
+def write_report(
+    folder: Path,
+    *,
+    figures: Path | None = None,
+    against: Path | None = None,
+    gallery: int = 0,
+    blur: bool = False,
+) -> Path:
     """Writes `report.html` and `report.json` into the folder of an evaluated run, or of several runs.
 
     Args:
       folder: The run's folder, or the folder of the runs.
       figures: Folder for each figure as SVG and PDF; None for no such files.
       against: The report.json of an earlier report; None for none.
+      gallery: Number of test images of each kind that the page shows; only of a run.
+      blur: Whether to blur these images.
 
     Returns:
       The path of the page.
@@ -40,6 +50,7 @@ def write_report(folder: Path, *, figures: Path | None = None, against: Path | N
     from fairkd_jax.digests import write_json
     from fairkd_jax.report.changes import read_earlier_report, show_changes
     from fairkd_jax.report.findings import collect_findings
+    from fairkd_jax.report.gallery import make_gallery
     from fairkd_jax.report.html import render_page
     from fairkd_jax.report.run_sections import make_run_sections
     from fairkd_jax.report.static import save_figures
@@ -57,6 +68,8 @@ def write_report(folder: Path, *, figures: Path | None = None, against: Path | N
     findings["versions"] = _list_versions()
     about = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
     sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
+    if gallery and is_run:
+        sections.insert(-2, make_gallery(folder, findings, count=gallery, blur=blur))
     if earlier is not None:
         sections.insert(0, show_changes(earlier, findings))
     title = f"Report on {folder.absolute().name}"
@@ -105,12 +118,30 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="OLD.json",
         help="File report.json of an earlier report of the same kind.",
     )
+    parser.add_argument(
+        "--gallery",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Number of images of each kind whose answer debiasing changed, on the page (default: none).",
+    )
+    parser.add_argument("--blur", action="store_true", help="Whether to blur the images of the gallery.")
     options = parser.parse_args(arguments)
+    if options.gallery < 0:
+        parser.error("--gallery is a number of images; use 0 or more")
     if (options.figures or options.against) and len(options.runs) > 1:
         parser.error("--figures and --against are for a single report; name one folder")
     try:
         for folder in options.runs:
-            print(write_report(folder, figures=options.figures, against=options.against))
+            print(
+                write_report(
+                    folder,
+                    figures=options.figures,
+                    against=options.against,
+                    gallery=options.gallery,
+                    blur=options.blur,
+                )
+            )
     except UsageError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

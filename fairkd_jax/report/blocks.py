@@ -62,7 +62,35 @@ class Figure:
     is_turnable: bool = False
 
 
-Block = Text | Table | Figure
+@dataclass(frozen=True)
+class Picture:
+    """An image with what is known of it.
+
+    Attributes:
+      address: Address that holds the bytes of the image.
+      caption: Words below the image.
+      alt: What a reader who cannot see the image has to know.
+    """
+
+    address: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images side by side.
+
+    Attributes:
+      title: What they have in common.
+      pictures: The images.
+    """
+
+    title: str
+    pictures: Sequence[Picture]
+
+
+Block = Text | Table | Figure | Gallery
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairkd_jax.errors import MissingExtraError
 from fairkd_jax.files import make_jsonable
-from fairkd_jax.report.blocks import Figure, Section, Table, Text
+from fairkd_jax.report.blocks import Figure, Gallery, Section, Table, Text
 
 _TEMPLATES = "fairkd_jax.report.templates"
 
@@ -53,6 +53,7 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         policy=_make_policy(scripts),
         is_figure=lambda block: isinstance(block, Figure),
         is_table=lambda block: isinstance(block, Table),
+        is_gallery=lambda block: isinstance(block, Gallery),
         is_text=lambda block: isinstance(block, Text),
     )
 
