@@ -18,6 +18,7 @@ from fairkd_jax.report.tables import align_rows, format_measure
 from fairkd_jax.sweep.grid import format_count
 
 CHOICE = "choice"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of a spreadsheet's formulas
 # Column of the printed table -> column of the file.
 _SHOWN = {
     "accuracy": "accuracy",
@@ -98,6 +99,17 @@ def _encode_parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
 def _encode_csv(columns: Mapping[str, Sequence[Any]]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    writer.writerow(map(_guard_cell, columns))
+    writer.writerows(map(_guard_cell, row) for row in zip(*columns.values(), strict=True))
     return file.getvalue()
+
+
+def _guard_cell(value: Any) -> Any:
+    """Puts an apostrophe before a text that a spreadsheet would run as a formula; numbers stay."""
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -45,6 +45,21 @@ def test_the_summary_marks_what_validation_chooses_whatever_test_says(make_run):
     assert [row["choice"] for row in table(make_run.folder)] == ["False", "True"]
 
 
+def test_no_text_is_a_formula_and_numbers_stay_numbers(make_run):
+    for name in ("=1+1", "-x", "@a", "plain"):
+        make_run(name, {"seed": str(len(name))}, test={MAD: -0.02})
+    write_summary(make_run.folder, None, 0.01)
+    rows = table(make_run.folder)
+    assert {row["run"] for row in rows} == {"'=1+1", "'-x", "'@a", "plain"}
+    assert {row[MAD] for row in rows} == {"-0.02"}
+    assert {row["run"] for row in parquet.read_table(make_run.folder / "summary.parquet").to_pylist()} == {
+        "=1+1",
+        "-x",
+        "@a",
+        "plain",
+    }
+
+
 def test_rows_are_in_the_order_of_their_numbers(make_run):
     for weight in ("2.0", "0.5", "10.0", "0.25"):
         make_run(f"adversary.weight={weight}", {"adversary.weight": weight})
