@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from logging import INFO, Formatter, LogRecord
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +36,28 @@ FLAG_ERRORS = (
 )
 HELP = ("--help", "-help", "-h", "--helpfull", "-?")
 LIST = ("--list", "-list", "--list=true", "--list=True")
+
+
+def print_lines(program: str, lines: Iterable[str]) -> int:
+    """Prints the lines that some work yields, and a user's mistake in one line.
+
+    Args:
+      program: Name of the program in front of a mistake.
+      lines: Generator whose steps do the work.
+
+    Returns:
+      The exit code: 0, or 2 after a user's mistake.
+    """
+    try:
+        for line in lines:
+            print(line)
+    except UsageError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except OSError as error:
+        print(f"{program}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return USAGE_ERROR
+    return 0
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -145,7 +146,7 @@ class PreparationPlan:
         """Whether the images are files of a source, and not made by the package."""
         return self.earlier_digest is not None
 
-    @property
+    @cached_property  # the digest looks at all files of the source
     def config_name(self) -> str:
         """Name of the folder of the prepared data, without the version."""
         digest = self.source_digest() if self.source_digest else ""

@@ -6,11 +6,10 @@ The card has the sections and the metadata that Hugging Face's hub reads. Nothin
 """
 
 import argparse
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from fairkd_jax.cli import OneLineParser
-from fairkd_jax.errors import UsageError
+from fairkd_jax.cli import OneLineParser, print_lines
 from fairkd_jax.files import write_text
 
 
@@ -26,20 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="Folder of an evaluated run.")
     parser.add_argument("--name", help="Name of the model (default: the name of the folder).")
-    options = parser.parse_args(arguments)
+    return print_lines(parser.prog, _write_card(parser.parse_args(arguments)))
+
+
+def _write_card(options: argparse.Namespace) -> Iterator[str]:
+    """Writes the card; yields its path."""
     from fairkd_jax.report.findings import collect_findings
     from fairkd_jax.report.model_card import make_model_card
     from fairkd_jax.runs.paths import RunFolder
 
-    try:
-        findings = collect_findings(options.run) | {"name": options.name or options.run.absolute().name}
-        path = RunFolder(options.run).model_card
-        write_text(path, make_model_card(findings))
-    except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{parser.prog}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+    findings = collect_findings(options.run) | {"name": options.name or options.run.absolute().name}
+    path = RunFolder(options.run).model_card
+    write_text(path, make_model_card(findings))
+    yield str(path)

@@ -8,10 +8,10 @@ array has the same bytes.
 """
 
 import argparse
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from fairkd_jax.cli import OneLineParser
+from fairkd_jax.cli import OneLineParser, print_lines
 from fairkd_jax.errors import UsageError
 
 SOURCES = ("timm", "torchvision", "keras")
@@ -67,8 +67,9 @@ def _check_files(options: argparse.Namespace) -> None:
         raise UsageError(f"--class_names has {len(names)} names and --num_classes is {options.num_classes}")
 
 
-def _convert(options: argparse.Namespace) -> list[str]:
-    """Converts the file; returns the lines that say what was written."""
+def _convert(options: argparse.Namespace) -> Iterator[str]:
+    """Converts the file; yields the lines that say what was written."""
+    _check_files(options)
     from fairkd_jax.models import read_pretrained
     from fairkd_jax.models.weights.conventions import get_norm_epsilon, make_metadata
     from fairkd_jax.models.weights.convert import to_source
@@ -80,16 +81,15 @@ def _convert(options: argparse.Namespace) -> list[str]:
         pretrained = pretrained._replace(class_names=tuple(options.class_names))
     arrays, metadata = to_source(name, pretrained.variables, options.names), make_metadata(name, pretrained)
     write_safetensors(options.output, arrays, metadata | {"source": options.input.name, "format": "pt"})
-    lines = [f"{options.output}: {len(arrays)} arrays of {name}, named as in {options.names}"]
+    yield f"{options.output}: {len(arrays)} arrays of {name}, named as in {options.names}"
     if pretrained.new_head:
-        lines.append(f"the head is new and untrained: the input has none of {options.num_classes} classes")
+        yield f"the head is new and untrained: the input has none of {options.num_classes} classes"
     usual = get_norm_epsilon(name, options.names)
     if (epsilon := float(metadata["norm_epsilon"])) != usual:
-        lines.append(
+        yield (
             f"note: {options.names} would build this network with epsilon {usual:g} in BatchNorm, and these"
             f" weights need {epsilon:g}"
         )
-    return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,15 +102,4 @@ def main(arguments: list[str] | None = None) -> int:
       The exit code: 0, or 2 after a user's mistake.
     """
     parser = _make_parser()
-    options = parser.parse_args(arguments)
-    try:
-        _check_files(options)
-        lines = _convert(options)
-    except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{parser.prog}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    print(*lines, sep="\n")
-    return 0
+    return print_lines(parser.prog, _convert(parser.parse_args(arguments)))

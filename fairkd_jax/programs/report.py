@@ -11,12 +11,11 @@ answer debiasing has changed: whoever gets the page gets these images.
 
 import argparse
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fairkd_jax.cli import OneLineParser
+from fairkd_jax.cli import OneLineParser, print_lines
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import make_jsonable, write_text
 
@@ -131,21 +130,5 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--gallery is a number of images; use 0 or more")
     if (options.figures or options.against) and len(options.runs) > 1:
         parser.error("--figures and --against are for a single report; name one folder")
-    try:
-        for folder in options.runs:
-            print(
-                write_report(
-                    folder,
-                    figures=options.figures,
-                    against=options.against,
-                    gallery=options.gallery,
-                    blur=options.blur,
-                )
-            )
-    except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{parser.prog}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+    wishes = {name: getattr(options, name) for name in ("figures", "against", "gallery", "blur")}
+    return print_lines(parser.prog, (str(write_report(folder, **wishes)) for folder in options.runs))
