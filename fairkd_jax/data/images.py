@@ -169,6 +169,25 @@ def encode_image(pixels: np.ndarray, *, quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def decode_like_stored(data: bytes, *, size: int, resize: str, quality: int) -> np.ndarray:
+    """Decodes an image file to the pixels that a model would get, had the file been prepared.
+
+    Args:
+      data: Bytes of an image file.
+      size: See `decode_image`.
+      resize: See `decode_image`.
+      quality: See `encode_image`.
+
+    Returns:
+      Pixels, uint8 [size, size, 3].
+
+    Raises:
+      BadImageError: As `decode_image` does.
+      Exception: The file is damaged, as `decode_image` does.
+    """
+    return decode_stored_image(encode_image(decode_image(data, size=size, resize=resize), quality=quality))
+
+
 def decode_stored_image(data: bytes) -> np.ndarray:
     """Decodes the bytes from `encode_image` to pixels, uint8 [H, W, 3]."""
     if simplejpeg.is_jpeg(data):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from fairkd_jax.models.activation_maps import FEATURE_MAP
 from fairkd_jax.models.architecture import Architecture, Stage
 from fairkd_jax.models.folding import fold_batch_norms
 from fairkd_jax.models.heads import split_by_group
@@ -205,5 +206,6 @@ class EfficientNet(nn.Module):
                 done += 1
 
         x = PointwiseConv(architecture.head, name="head_conv")(x)
-        embedding = average_pixels(norm(name="head_bn", swish=True)(x))
-        return self.classify(embedding, train)
+        x = norm(name="head_bn", swish=True)(x)
+        self.sow("intermediates", FEATURE_MAP, x)  # computed for whoever asks for it, see `activation_maps`
+        return self.classify(average_pixels(x), train)

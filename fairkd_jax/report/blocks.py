@@ -70,11 +70,13 @@ class Picture:
       address: Address that holds the bytes of the image.
       caption: Words below the image.
       alt: What a reader who cannot see the image has to know.
+      width: Width on the page in pixels.
     """
 
     address: str
     caption: str
     alt: str
+    width: int
 
 
 @dataclass(frozen=True)

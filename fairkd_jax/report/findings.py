@@ -31,10 +31,10 @@ def collect_findings(folder: Path) -> dict[str, Any]:
         evaluated.
 
     Returns:
-      `folder`, `settings`, `commands`, `checkpoint`; `data` (names, images by split, counts of each split);
-      `models` (the summary of each model), `inflation`; `label` and `group` of each test image, and
-      `predictions` of each model; `curves` of each run. With a baseline: `comparison`, see `compare_runs`,
-      `corrections` and `shift`. Numbers that are missing are None or NaN.
+      `folder`, `settings`, `commands`, `checkpoints` of the students; `data` (names, images by
+      split, counts of each split); `models` (the summary of each model), `inflation`; `label` and `group` of
+      each test image, and `predictions` of each model; `curves` of each run. With a baseline: `comparison`,
+      see `compare_runs`, `corrections` and `shift`. Numbers that are missing are None or NaN.
 
     Raises:
       UsageError: The folder holds no evaluated run, or a file is damaged.
@@ -55,7 +55,7 @@ def collect_findings(folder: Path) -> dict[str, Any]:
         "commands": [f"fairkd-eval {folder} --checkpoint {run.checkpoint}", f"fairkd-report {folder}"],
         "data": {key: evaluation.get(key, saved.data_info.get(key)) for key in _DATA_KEYS},
         "inflation": evaluation.get("inflation", {}),
-        "checkpoint": run.checkpoint,
+        "checkpoints": {STUDENT: run.checkpoint},
     }
     baseline = RunFolder(folder).baseline
     if _is_evaluated(baseline):
@@ -63,7 +63,7 @@ def collect_findings(folder: Path) -> dict[str, Any]:
         check_same_images(run, other, SPLIT)
         content = _read_evaluation(baseline)
         models[BASELINE], predictions[BASELINE] = content[STUDENT], other.prediction
-        folders[BASELINE] = baseline
+        folders[BASELINE], found["checkpoints"][BASELINE] = baseline, other.checkpoint
         if STUDENT in content.get("inflation", {}):
             found["inflation"] = found["inflation"] | {BASELINE: content["inflation"][STUDENT]}
         found["comparison"] = compare_runs([baseline, folder], split=SPLIT)

@@ -8,11 +8,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fairkd_jax.evaluation import prediction
 from fairkd_jax.programs import report
 from fairkd_jax.report import gallery
 from fairkd_jax.report.findings import collect_findings
+from fairkd_jax.runs import loading
 from tests.report.conftest import HOSTILE
 from tests.report.test_run_report import Page
+
+
+class Mapped:
+    """A model whose evidence for class c is in corner c, and in corner 0 for the run with debiasing."""
+
+    def __init__(self, model, batch_size):
+        folder, which = model
+        assert which == "best"
+        self.is_baseline = folder.name == "baseline"
+
+    def predict(self, pixels):
+        maps = np.full((len(pixels), 2, 2, len(HOSTILE)), -1.0, np.float32)
+        for c in range(len(HOSTILE)):
+            place = c if self.is_baseline else 0
+            maps[:, place // 2, place % 2, c] = 1.0
+        return SimpleNamespace(maps=maps)
 
 
 @pytest.fixture
@@ -25,6 +43,9 @@ def opened(make_report_run, monkeypatch):
     split = SimpleNamespace(labels=images["label"], read_images=lambda rows: pixels[rows])
     monkeypatch.setattr(gallery, "parse_recorded_data", lambda saved: None)
     monkeypatch.setattr(gallery, "open_data", lambda data: SimpleNamespace(split=lambda name: split))
+    monkeypatch.setattr(gallery.dataclasses, "replace", lambda data, **changes: data)
+    monkeypatch.setattr(loading, "load_model", lambda run, which, mesh: (run, which))
+    monkeypatch.setattr(prediction, "Predictor", Mapped)
     return folder, images, predictions, split
 
 
@@ -43,7 +64,7 @@ def test_each_image_is_one_whose_answer_changed_with_its_answers(opened, blur):
         "Broken": np.flatnonzero(right["baseline"] & ~right["student"]),
     }
     rng = np.random.default_rng(0)
-    for block, (kind, rows) in zip(section.blocks[1:], kinds.items(), strict=True):
+    for block, (kind, rows) in zip(section.blocks[2:], kinds.items(), strict=True):
         assert block.title.startswith(kind)
         assert block.title.endswith(f"(5 of {len(rows)})")
         expected = np.sort(rng.permutation(rows)[:5])
@@ -52,6 +73,35 @@ def test_each_image_is_one_whose_answer_changed_with_its_answers(opened, blur):
             before, after = (HOSTILE[predictions[name][row]] for name in ("baseline", "student"))
             assert picture.caption.endswith(f": {before}, then {after}")
             assert HOSTILE[images["label"][row]] in picture.alt
+
+
+def find_orange(address, part):
+    """The quarter of an image's part with the most red beyond blue."""
+    data = base64.b64decode(address.removeprefix("data:image/png;base64,"))
+    pixels = np.asarray(Image.open(io.BytesIO(data)), np.int64)[:, 96 * part : 96 * (part + 1)]
+    assert pixels.shape == (96, 96, 3)
+    redness = (pixels[..., 0] - pixels[..., 2]).reshape(2, 48, 2, 48).sum(axis=(1, 3))
+    return int(redness.argmax()) if redness.any() else None
+
+
+def test_beside_each_image_is_the_evidence_for_each_student_s_own_answer(opened):
+    folder, _, predictions, _ = opened
+    findings = collect_findings(folder)
+    section = gallery.make_gallery(folder, findings, count=4)
+    right = {name: values == findings["label"] for name, values in predictions.items()}
+    chosen = gallery.choose_changed(right["baseline"], right["student"], count=4, seed=0)
+    for block, rows in zip(section.blocks[2:], chosen.values(), strict=True):
+        for picture, row in zip(block.pictures, rows, strict=True):
+            found = [find_orange(picture.address, part) for part in range(3)]
+            assert found == [None, predictions["baseline"][row], 0]
+
+
+def test_maps_of_one_pixel_are_left_out(opened, monkeypatch):
+    monkeypatch.setattr(Mapped, "predict", lambda self, pixels: SimpleNamespace(maps=np.ones((8, 1, 1, 4))))
+    folder, *_ = opened
+    section = gallery.make_gallery(folder, collect_findings(folder), count=4)
+    assert {picture.width for block in section.blocks[2:] for picture in block.pictures} == {96}
+    assert "no class activation maps" in section.blocks[1].text
 
 
 def test_the_page_shows_the_gallery_and_runs_nothing_of_it(opened):
