@@ -50,7 +50,7 @@ def print_lines(program: str, lines: Iterable[str]) -> int:
     """
     try:
         for line in lines:
-            print(line)
+            print(line, flush=True)
     except UsageError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return USAGE_ERROR

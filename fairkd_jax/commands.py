@@ -59,6 +59,9 @@ prepare = Command("prepare", "prepare_data:main", "Prepares a data set, and prin
 inspect = Command("inspect", "inspect_data:run", "Draws images and counts of a data set before training.")
 report = Command("report", "report:main", "Writes a report on evaluated runs, as a page and as JSON.")
 card = Command("card", "card:main", "Writes the model card of an evaluated run.")
+demo = Command(
+    "demo", "demo:main", "Serves a page on which people try the models of finished runs.", tunes_memory=True
+)
 power = Command(
     "power", "power_analysis:run", "Computes the differences that a test set can detect, before training."
 )
@@ -95,6 +98,7 @@ COMMANDS = {
         inspect,
         report,
         card,
+        demo,
         power,
         class_means,
         convert,

@@ -33,6 +33,7 @@ LEVELS = {
     "report": 7,
     "sweep": 8,
     "benchmarks": 8,
+    "demo": 8,
     "cli": 8,
     "program_flags": 8,
     "programs": 9,

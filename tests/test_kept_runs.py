@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import tarfile
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,20 +21,6 @@ sys.modules["jax"] = None  # an import fails
 sys.argv[0] = {str(ROOT / "scripts" / "compare_runs.py")!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-ARCHIVE = Path(__file__).parent / "kept" / "runs.tar.xz"
-
-
-@pytest.fixture(scope="module")
-def kept(make_once):
-    """The folders of the runs; they are only read."""
-
-    def unpack(folder):
-        with tarfile.open(ARCHIVE) as archive:
-            archive.extractall(folder, filter="data")
-        for path in folder.rglob("config.json"):  # where their teachers are
-            path.write_text(path.read_text().replace("KEPT", str(folder)))
-
-    return make_once("kept", unpack)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def evaluate_run(
     if probe:
         check_can_probe(dataset, split)
     folders = _find_models(saved, workdir, baseline)
-    described = {name: _describe_method(folder) for name, folder in folders.items()}
+    described = {name: describe_method(folder) for name, folder in folders.items()}
     models = {
         name: load_run(folder, checkpoint if name == "student" else "best", saved.data_info, mesh)
         for name, folder in folders.items()
@@ -112,8 +112,18 @@ def _find_models(saved: RunConfig, workdir: Path, baseline: Path | None) -> dict
     return folders
 
 
-def _describe_method(workdir: Path) -> dict[str, Any]:
-    """Describes the method of a run: weights of the objectives, their descriptions, and the balancing."""
+def describe_method(workdir: Path) -> dict[str, Any]:
+    """Describes the method of a run.
+
+    Args:
+      workdir: The run's folder.
+
+    Returns:
+      Weights of the `objectives` and their descriptions, `methods`, by name; and the `balancing` of groups.
+
+    Raises:
+      UsageError: The folder holds no run, or its config is damaged.
+    """
     saved = read_run_config(workdir)
     config, methods = saved.config, saved.methods
     with reading(str(RunFolder(workdir).config), "train the run again"):

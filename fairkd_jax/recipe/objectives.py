@@ -9,6 +9,9 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import Multiplier, Objective, Weighted, create_objective
 from fairkd_jax.recipe.sections import make_tuples
 
+# Section and key of each switch that removes bias without an objective.
+DEBIASING_SWITCHES = (("cross_entropy", "balanced"), ("data", "balance_groups"), ("student", "group_heads"))
+
 
 def make_objectives(config: ConfigDict) -> dict[str, Objective]:
     """Makes the objectives that a config names, with the options in their sections.
@@ -52,6 +55,17 @@ def describe_objectives(objectives: Mapping[str, Objective]) -> dict[str, dict[s
         }
         for name, objective in objectives.items()
     }
+
+
+def removes_bias(config: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Returns whether a run removes bias; its run without debiasing does not.
+
+    Args:
+      config: The config of the run, as JSON has it.
+      methods: The description of each objective by name, see `describe_objectives`.
+    """
+    weights = [config[name]["weight"] for name in config["objectives"] if methods[name]["debiases"]]
+    return any(weights) or any(config[section][key] for section, key in DEBIASING_SWITCHES)
 
 
 def describe_balancing(config: Mapping[str, Any], methods: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.keys import TEACHER_KEYS
+from fairkd_jax.recipe.objectives import DEBIASING_SWITCHES
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.population import clear_population
 from fairkd_jax.recipe.sections import ModelRecipe
@@ -41,11 +42,7 @@ def baseline_config(recipe: Recipe, teacher: Path | None) -> ConfigDict:
     """
     config = recipe.config.copy_and_resolve_references()
     debiasing = [name for name, objective in recipe.objectives.items() if objective.debiases]
-    switches = (
-        (config.cross_entropy, "balanced"),
-        (config.data, "balance_groups"),
-        (config.student, "group_heads"),
-    )
+    switches = [(config[section], key) for section, key in DEBIASING_SWITCHES]
     if not debiasing and not any(section[key] for section, key in switches):
         raise UsageError("--baseline compares with the run without debiasing, and this one has none")
     if recipe.is_population:

@@ -22,7 +22,9 @@ def test_the_mean_of_a_map_is_the_logit_without_its_bias(group_heads):
         logits, maps = jax.jit(lambda v, form=form: classify_with_maps(form, v, x))(values)
         np.testing.assert_allclose(logits, plain, rtol=1e-4, atol=1e-4)
         assert maps.ndim == 4
-        np.testing.assert_allclose(np.asarray(maps).mean(axis=(1, 2)) + np.asarray(bias), plain, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            np.asarray(maps).mean(axis=(1, 2)) + np.asarray(bias), plain, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_network_that_sows_no_map_has_none():
