@@ -1,5 +1,6 @@
 """The page of the demo: an image beside the answers of all models (extra `demo`)."""
 
+import base64
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fairkd_jax.data.images import encode_image
 from fairkd_jax.demo.examples import Examples
 from fairkd_jax.demo.shown_models import ShownModel
 from fairkd_jax.demo.uploads import MAX_UPLOAD_BYTES, ImageForm, read_upload
@@ -16,6 +18,7 @@ from fairkd_jax.errors import UsageError
 Answer = Callable[[str | None], list[Any]]
 _PAGE_SIZE = 12  # test images that are shown together
 _SHOWN_CLASSES = 5
+_SHOWN_SIDE = 200  # pixels
 _ALL = "all"
 _QUEUE = 16  # requests that wait; a further one gets a message
 _OLD = 600  # seconds after which an uploaded file is deleted
@@ -28,6 +31,15 @@ STYLE = """
 :root, .dark {
   --body-text-color-subdued: var(--body-text-color); --block-info-text-color: var(--body-text-color);
   --block-label-text-color: var(--body-text-color); --block-title-text-color: var(--body-text-color);
+}
+"""
+# Gradio names some buttons otherwise than they are written: their own texts are better names.
+SCRIPT = """
+() => {
+  const buttons = "button[aria-dropeffect], .thumbnail-item";
+  const mend = () => document.querySelectorAll(buttons).forEach((own) => own.removeAttribute("aria-label"));
+  mend();
+  new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
 }
 """
 
@@ -58,13 +70,14 @@ class DemoPage:
           truth: What is known of the image.
 
         Returns:
-          Values of the components: the pixels, the truth; for each model its probabilities and its facts.
+          Values of the components: the image as HTML, the truth; for each model its probabilities and its
+          facts.
         """
-        values: list[Any] = [pixels, truth]
+        values: list[Any] = [_show_image(pixels), truth]
         for model in self.models:
             probabilities, milliseconds = model.answer(pixels)
             values.append(self._make_bars(probabilities))
-            values.append(_describe_model(model, f"{milliseconds:.1f} ms for this image"))
+            values.append(_describe_model(model, f"{milliseconds:.1f} ms an image"))
         return values
 
     def _make_bars(self, probabilities: np.ndarray) -> dict[str, float]:
@@ -123,6 +136,13 @@ class DemoPage:
         assert self.examples is not None
         pixels = self.examples.split.read_images(np.array([row]))[0]
         return self.answer(pixels, self.examples.describe(row))
+
+
+def _show_image(pixels: np.ndarray) -> str:
+    """Returns an image as HTML that holds its bytes, so that no file of it stays on this machine."""
+    data = base64.b64encode(encode_image(pixels, quality=0)).decode()
+    style = f"width:{_SHOWN_SIDE}px;max-width:100%;image-rendering:pixelated"
+    return f'<img src="data:image/png;base64,{data}" alt="The image as the models get it" style="{style}">'
 
 
 def _describe_model(model: ShownModel, time: str) -> str:
@@ -185,20 +205,27 @@ def _say_mistakes(
 
 
 def _add_answers(gradio: Any, content: DemoPage) -> list[Any]:
-    """Adds the image, its truth and the answers of all models; returns the components."""
+    """Adds the image, its truth and the answers of all models; returns the components.
+
+    They begin with the first test image, where there is one.
+    """
+    is_known = content.examples is not None
+    image, fact, *answers = (
+        content.answer_example(0) if is_known else ["", "", *[None, ""] * len(content.models)]
+    )
     with gradio.Row():
-        shown = gradio.Image(
-            label="What the models get", interactive=False, height=200, format="png", buttons=[]
+        shown = gradio.HTML(
+            image, label="What the models get", show_label=True, container=True, padding=True, min_height=250
         )
-        truth = gradio.Textbox(label="Truth: class and group", interactive=False)
+        truth = gradio.Textbox(fact, label="Truth: class and group", interactive=False)
     components = [shown, truth]
     with gradio.Row():
-        for model in content.models:
+        for model, bars, facts in zip(content.models, answers[::2], answers[1::2], strict=True):
             with gradio.Column(min_width=200):
                 components.append(
-                    gradio.Label(label=model.title, num_top_classes=_SHOWN_CLASSES, show_heading=True)
+                    gradio.Label(bars, label=model.title, num_top_classes=_SHOWN_CLASSES, show_heading=True)
                 )
-                components.append(gradio.HTML(_describe_model(model, "")))
+                components.append(gradio.HTML(facts))
     return components
 
 
@@ -229,8 +256,14 @@ def _add_examples(gradio: Any, content: DemoPage) -> tuple[Any, Any]:
         object_fit="contain",
     )
     shown = gradio.State(rows)
-    for choice in (*choices, number):
+    found = [gallery, shown, count]
+    number.change(content.list_examples, [*choices, number], found, api_visibility="private")
+    for choice in choices:
+        # Another choice begins with its first page.
         choice.change(
-            content.list_examples, [*choices, number], [gallery, shown, count], api_visibility="private"
+            lambda label, group, change: [*content.list_examples(label, group, change, 1), 1],
+            choices,
+            [*found, number],
+            api_visibility="private",
         )
     return gallery, shown

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairkd_jax.cli import OneLineParser, print_lines
+from fairkd_jax.cli import OneLineParser, print_lines, use_compilation_cache
 from fairkd_jax.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ def _serve(options: argparse.Namespace) -> Iterator[str]:
             import gradio
         except ImportError as error:
             raise MissingExtraError("the demo needs", "demo", error) from error
-        from fairkd_jax.demo.page import STYLE, make_page
+        from fairkd_jax.demo.page import SCRIPT, STYLE, make_page
         from fairkd_jax.demo.uploads import MAX_UPLOAD_BYTES
 
+        use_compilation_cache()
         content = yield from _load_content(options.runs)
         page = make_page(content)
         fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
@@ -86,6 +87,7 @@ def _serve(options: argparse.Namespace) -> Iterator[str]:
                 footer_links=[],
                 theme=gradio.themes.Base(**fonts),
                 css=STYLE,
+                js=SCRIPT,
             )
         except OSError as error:
             raise UsageError(

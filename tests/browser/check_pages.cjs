@@ -9,33 +9,16 @@
 // it scrolls the page.
 
 "use strict";
-const fs = require("fs");
 const path = require("path");
-const { chromium } = require("playwright-core");
+const { launch, open, checkWidth, checkAccess, finish } = require("./shared.cjs");
 
-const GRAPHICS = ["--use-gl=swiftshader", "--enable-unsafe-swiftshader"]; // WebGL without a graphics card
 const faults = [];
-
-async function open(browser, file, width, colorScheme) {
-  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme });
-  const page = await context.newPage();
-  const say = (text) => faults.push(`${file} at ${width} px, ${colorScheme}: ${text}`);
-  page.on("pageerror", (error) => say(`error: ${error.message}`));
-  page.on("console", (message) => message.type() === "error" && say(`console: ${message.text()}`));
-  page.on("request", (request) => /^(file|data|blob):/.test(request.url()) || say(`request: ${request.url()}`));
-  await page.addInitScript(() => {
-    window.violations = [];
-    document.addEventListener("securitypolicyviolation", (e) => window.violations.push(e.violatedDirective));
-  });
-  await page.goto(`file://${path.resolve(file)}`);
-  await page.waitForTimeout(2500); // until the figures are drawn
-  return { page, say };
-}
+const isOwn = (url) => /^(file|data|blob):/.test(url);
 
 async function check(browser, file, width, colorScheme) {
-  const { page, say } = await open(browser, file, width, colorScheme);
-  const sideways = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-  if (sideways > 0) say(`${sideways} pixels stand out to the side`);
+  const say = (text) => faults.push(`${file} at ${width} px, ${colorScheme}: ${text}`);
+  const page = await open(browser, `file://${path.resolve(file)}`, { width, colorScheme, isOwn, say });
+  await checkWidth(page, say);
   for (const plot of await page.$$(".plot")) {
     if (!(await plot.$(".main-svg, canvas"))) say(`${await plot.getAttribute("id")} is not drawn`);
   }
@@ -69,34 +52,15 @@ async function checkTurning(page, say) {
   if ((await readEye()) === eye) say("the view does not turn");
 }
 
-async function checkAccess(browser, file) {
-  for (const colorScheme of ["light", "dark"]) {
-    // axe is a script of its own, which the page's policy would refuse.
-    const context = await browser.newContext({ bypassCSP: true, colorScheme });
-    const page = await context.newPage();
-    await page.goto(`file://${path.resolve(file)}`);
-    await page.waitForTimeout(2500);
-    await page.addScriptTag({ content: fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8") });
-    const found = await page.evaluate(async () => (await window.axe.run()).violations);
-    for (const { impact, id, nodes } of found) {
-      if (["serious", "critical"].includes(impact)) faults.push(`${file}, ${colorScheme}: ${id}, ${nodes[0].html}`);
-    }
-    await context.close();
-  }
-}
-
 (async () => {
-  const executablePath = process.env.CHROMIUM || "/usr/bin/chromium";
-  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", ...GRAPHICS] });
+  const browser = await launch();
   const files = process.argv.slice(2);
   for (const file of files) {
     for (const width of [1280, 390]) {
       for (const scheme of ["light", "dark"]) await check(browser, file, width, scheme);
     }
-    await checkAccess(browser, file);
+    await checkAccess(browser, `file://${path.resolve(file)}`, (text) => faults.push(`${file}, ${text}`));
   }
   await browser.close();
-  faults.forEach((fault) => console.error(fault));
-  console.log(`${files.length} pages, ${faults.length} faults`);
-  process.exit(faults.length ? 1 : 0);
+  finish(`${files.length} pages`, faults);
 })();
