@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import importlib.util
 import json
+import re
 import signal
 import subprocess
 import urllib.error
@@ -141,8 +142,12 @@ def test_twenty_at_once_get_an_answer_or_a_message(served, tmp_path):
 
 
 def test_nothing_on_the_page_is_loaded_from_elsewhere(served):
-    with urllib.request.urlopen(f"{ADDRESS}/config") as answer:
-        config = json.load(answer)
-    assert config["analytics_enabled"] is False
-    with urllib.request.urlopen(f"{ADDRESS}/theme.css") as answer:
-        assert b"fonts.googleapis" not in answer.read()
+    def read(path):
+        with urllib.request.urlopen(f"{ADDRESS}{path}") as answer:
+            return answer.read().decode()
+
+    assert json.loads(read("/config"))["analytics_enabled"] is False
+    assert not re.findall(r"""url\(["']?https?:""", read("/theme.css"))
+    loaded = re.findall(r"""<(?:script|link|img)[^>]*?(?:src|href)=["']?([^"' >]+)""", read("/"))
+    assert len(loaded) > 3
+    assert [address for address in loaded if "//" in address and not address.startswith(ADDRESS)] == []
