@@ -14,6 +14,7 @@ LEVELS = {
     "host_memory": 0,
     "types": 0,
     "natural_order": 0,
+    "run_log": 0,
     "digests": 1,
     "progress": 1,
     "commands": 1,

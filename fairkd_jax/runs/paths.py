@@ -25,6 +25,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def log(self) -> Path:
+        """What the training has printed."""
+        return self.path / "log.txt"
+
+    @property
     def model_card(self) -> Path:
         """The model card."""
         return self.path / "MODEL_CARD.md"

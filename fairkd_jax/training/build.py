@@ -26,8 +26,8 @@ from fairkd_jax.recipe.sections import ModelRecipe
 from fairkd_jax.runs.loading import LoadedModel
 from fairkd_jax.training.checks import check_batch, make_task_info
 from fairkd_jax.training.context import RunContext
-from fairkd_jax.training.loop import Program
 from fairkd_jax.training.pretrained import read_first_weights
+from fairkd_jax.training.program import Program
 from fairkd_jax.training.programs import StepFunctions, population_program, single_program
 from fairkd_jax.types import Tree
 

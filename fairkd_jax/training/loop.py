@@ -4,7 +4,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +11,25 @@ import jax
 import numpy as np
 
 from fairkd_jax.data.batches import iterate_eval_batches, iterate_train_batches
-from fairkd_jax.data.pipeline import Split
-from fairkd_jax.engine.eval_step import EvalStep, evaluate_members
+from fairkd_jax.engine.eval_step import evaluate_members
 from fairkd_jax.engine.sharding import make_batch_sharding, to_global
 from fairkd_jax.engine.state import TrainState
-from fairkd_jax.engine.train_step import Step
 from fairkd_jax.objectives import Metrics
 from fairkd_jax.progress import Progress
 from fairkd_jax.runs.checkpoint import Checkpoints, latest_common_step
+from fairkd_jax.training.program import Program
 from fairkd_jax.training.stop import Stopped, StopRequest
 from fairkd_jax.training.student_log import Diverged, StudentLog
 from fairkd_jax.training.writers import Writer
 from fairkd_jax.types import Batch, Tree
 
+# Measures of a validation and their short names. For several students there is no room for the disparity.
+_VALIDATED = {
+    "accuracy": "accuracy",
+    "mean_abs_disparity": "disparity",
+    "corrected_mean_abs_disparity": "corrected",
+}
 PROGRESS_KEYS = ("loss", "accuracy", "advantage", "temperature")  # metrics.jsonl holds all other metrics
-
-
-@dataclass(frozen=True)
-class Program:
-    """Everything that `fit` runs, for a single student or for a population.
-
-    Attributes:
-      name: Text in front of the progress lines.
-      mesh: The devices.
-      members: Number of members of a population; 0 for a single student, whose arrays have no axis for
-        members.
-      init: Function that makes the first state on the mesh.
-      step: The compiled update.
-      images_on_device: Whether the step holds the training images, so that a batch holds indices alone.
-      eval_step: The compiled scoring of a batch.
-      abstract_state: Shapes, dtypes and shardings of the saved state of one student.
-      part: Function `(state, i) -> state` of the i-th student.
-      join: Function `states -> state` of all students.
-      teacher_variables: Variables of the frozen teacher on the mesh; empty without a teacher.
-      weights: Weights by objective, float32, on the mesh.
-      learning_rates: Learning rates for the log, float [students, total_steps].
-      train: The training split.
-      validation: The split that decides which checkpoint is the best.
-      batch_size: Number of images in a step, over all devices.
-      balanced: Whether the groups of a class are drawn equally often.
-      data_seed: Seed of the order of the images.
-      total_steps: Length of the training in steps.
-      log_every: Number of steps between two reports.
-      validate_every: Number of steps between two validations, not necessarily whole.
-      checkpoint_every: Number of steps between two checkpoints.
-      max_disparity: Bound on the corrected disparity of the best checkpoint, or None.
-    """
-
-    name: str
-    mesh: jax.sharding.Mesh
-    members: int
-    init: Callable[[], TrainState]
-    step: Step
-    images_on_device: bool
-    eval_step: EvalStep
-    abstract_state: TrainState
-    part: Callable[[TrainState, int], TrainState]
-    join: Callable[[Sequence[TrainState]], TrainState]
-    teacher_variables: Tree
-    weights: Mapping[str, jax.Array]
-    learning_rates: np.ndarray
-    train: Split
-    validation: Split
-    batch_size: int
-    balanced: bool
-    data_seed: int
-    total_steps: int
-    log_every: int
-    validate_every: float
-    checkpoint_every: int
-    max_disparity: float | None
 
 
 def read_from_device(tree: Tree) -> Tree:
@@ -95,7 +43,11 @@ class _Loop:
     def __init__(self, program: Program, state: TrainState, step: int, logs: Sequence[StudentLog]) -> None:
         self.program, self.state, self.step, self.logs = program, state, step, logs
         self.progress = Progress(
-            program.name, step=step, total_steps=program.total_steps, batch_size=program.batch_size
+            program.name,
+            step=step,
+            total_steps=program.total_steps,
+            batch_size=program.batch_size,
+            steps_per_epoch=len(program.train) / program.batch_size,
         )
         self.stop = StopRequest(program.mesh)
         self._pending: tuple[int, Metrics] | None = None
@@ -154,18 +106,20 @@ class _Loop:
         )
         variables = self.state.student_variables()
         scores = evaluate_members(program.eval_step, variables, batches, program.mesh, program.members)
-        improved = False
+        found, num_best, warnings = [], 0, dict[int, Sequence[str]]()
         for i, log in self._learning_logs():
             with self._stop_if_diverged(log):
-                numbers, warnings, is_best = log.record_validation(self.step, scores[i])
+                numbers, sentences, is_best = log.record_validation(self.step, scores[i])
                 if is_best:
                     student = program.part(self.state, i).student_variables()
                     log.checkpoints.save_best(self.step, student, numbers)
-                    improved = True
-                self._report_validation(
-                    i, numbers, warnings if self.step >= 2 * program.validate_every else [], is_best
-                )
-        if improved:
+                    num_best += 1
+                found.append(numbers)
+                if self.step >= 2 * program.validate_every:  # a student that has just begun predicts little
+                    warnings[i] = sentences
+        if found:
+            self._report_validation(found, num_best, warnings)
+        if num_best:
             # A run that stops now and resumes with another schedule must not keep a `best` beyond `last`.
             self.save()
 
@@ -210,13 +164,25 @@ class _Loop:
         return f"{self.logs[i].name}: " if self.program.members else ""
 
     def _report_validation(
-        self, i: int, numbers: Mapping[str, float], warnings: Sequence[str], is_best: bool
+        self, numbers: Sequence[Mapping[str, float]], num_best: int, warnings: Mapping[int, Sequence[str]]
     ) -> None:
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        best = "  (best so far)" if is_best else ""
-        self.progress.note(f"{self._make_prefix(i)}validation at step {self.step}  {shown}{best}")
-        for sentence in warnings:  # but not of a student that has just begun, which predicts little
-            self.progress.note(f"{self._make_prefix(i)}warning: {sentence}")
+        """Prints one line on a validation, and the warnings of each student."""
+        keys = {key: word for key, word in _VALIDATED.items() if word != "disparity" or len(numbers) == 1}
+        shown = ", ".join(
+            f"{word} {_format_range([own[key] for own in numbers])}" for key, word in keys.items()
+        )
+        best = f" ({num_best} best)" if num_best and self.program.members else " (best)" if num_best else ""
+        self.progress.note(f"val at {self.step}: {shown}{best}")
+        for i, sentences in warnings.items():
+            for sentence in sentences:
+                self.progress.note(f"{self._make_prefix(i)}warning: {sentence}")
+
+
+def _format_range(values: Sequence[float]) -> str:
+    """Formats a number, or the least and the largest of several."""
+    if len(values) == 1:
+        return format(values[0], ".3f")
+    return f"{min(values):.2f} to {max(values):.2f}"
 
 
 def fit(

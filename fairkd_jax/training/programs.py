@@ -27,8 +27,8 @@ from fairkd_jax.engine.state import TrainState
 from fairkd_jax.engine.train_step import RATE, Step
 from fairkd_jax.objectives import Metrics
 from fairkd_jax.ops import compiler_options
-from fairkd_jax.training.loop import Program
 from fairkd_jax.training.memory import check_memory, measure_peak, plan_free_memory
+from fairkd_jax.training.program import Program
 from fairkd_jax.training.stop import STOP, with_stop_flag
 from fairkd_jax.types import Batch, Tree
 

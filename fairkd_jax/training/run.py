@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from fairkd_jax.models import num_parameters
 from fairkd_jax.recipe.parse import Recipe, parse_recipe
 from fairkd_jax.recipe.population import StudentRecipe
 from fairkd_jax.recipe.related import teacher_config
+from fairkd_jax.run_log import keep_log, say
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.dataset import describe_data, keep_recorded, open_data
 from fairkd_jax.runs.loading import find_last_step, load_teacher
@@ -27,8 +29,9 @@ from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training import build
 from fairkd_jax.training.checks import check_data, check_recipe
 from fairkd_jax.training.context import RunContext, find_student_folder
-from fairkd_jax.training.loop import Program, fit
+from fairkd_jax.training.loop import fit
 from fairkd_jax.training.pretrained import read_first_weights, settle_norm_epsilon
+from fairkd_jax.training.program import Program
 from fairkd_jax.training.programs import check_fits
 from fairkd_jax.training.student_log import Diverged
 from fairkd_jax.training.teacher import find_class_means
@@ -98,7 +101,10 @@ def train_recipe(
     run.check_resumable()
     check_data(recipe, dataset)
     # The first process writes for all processes, and so holds the lock.
-    with contextlib.nullcontext() if jax.process_index() else lock_folder(workdir):
+    with contextlib.ExitStack() as stack:
+        if not jax.process_index():
+            stack.enter_context(lock_folder(workdir))
+            stack.enter_context(keep_log(RunFolder(workdir).log))
         run = prepare_teacher(run)
         if recipe.is_population:
             _train_population(run)
@@ -133,7 +139,7 @@ def _train_single(run: RunContext) -> None:
     finished = _is_finished(run.workdir, program.total_steps)
     if not finished:
         _introduce(run, program, f"folder {run.workdir}")
-        check_fits(program)
+        _compile(program)
     run.write_configs()
     if finished:
         _say(f"{program.name}: this run is complete, {program.total_steps} steps, in {run.workdir}")
@@ -179,7 +185,7 @@ def _train_chunk(run: RunContext, chunk: Sequence[StudentRecipe], name: str, *, 
     folders = [run.find_folder(student) for student in chunk]
     _introduce(run, program, f"{len(chunk)} members below {folders[0].parent}")
     if is_first:  # the largest chunk: if it is refused, no folder stands in the way of another try
-        check_fits(program)
+        _compile(program)
         run.write_configs()
     for folder in folders:
         _write_parameters(folder, program)
@@ -247,24 +253,35 @@ def _write_parameters(workdir: Path, program: Program) -> None:
 def _introduce(run: RunContext, program: Program, where: str) -> None:
     """Prints the sizes of a training before it starts."""
     params = program.abstract_state.params
-    sizes = ", ".join(f"{group} {num_parameters(tree):,}" for group, tree in params.items())
+    sizes = [f"{num_parameters(params['student']):,} parameters"]
+    sizes += [f"{group} {num_parameters(tree):,}" for group, tree in params.items() if group != "student"]
     if run.teacher:
-        sizes += f", teacher {num_parameters(run.teacher.variables['params']):,}"
-    table = RunFolder(run.workdir).parameters.name
+        sizes.append(f"teacher {num_parameters(run.teacher.variables['params']):,}")
     model = run.recipe.model
     if model.pretrained:
         first = read_first_weights(model, run.dataset.info.class_names)
         kept = "keeps its head" if first.keeps_head else "has a new head"
         _say(f"{program.name}: starts from {model.pretrained} and {kept}: {first.reason}")
-    _say(
-        f"{program.name}: {run.recipe.model.architecture} on {run.dataset.info.name}, "
-        f"{len(program.train):,} images, {program.total_steps:,} steps of {program.batch_size} on "
-        f"{program.mesh.size} {jax.default_backend()} device(s); parameters: {sizes} (see {table}); "
-        f"objectives: {', '.join(run.recipe.objectives)}; {where}"
-    )
+    epochs = program.total_steps * program.batch_size / len(program.train)
+    devices = f"{program.mesh.size} {jax.default_backend()} device{'s' * (program.mesh.size > 1)}"
+    for line in (
+        f"{model.architecture} on {run.dataset.info.name}, {len(program.train):,} images; {where}",
+        f"{program.total_steps:,} steps of {program.batch_size} images, {epochs:.0f} epochs, on {devices}",
+        "; ".join(sizes),
+        f"objectives {', '.join(run.recipe.objectives)}",
+    ):
+        _say(f"{program.name}: {line}")
+
+
+def _compile(program: Program) -> None:
+    """Compiles the step, which takes the longest of all before the first step, and checks its memory."""
+    _say(f"{program.name}: compiling the step")
+    start = time.monotonic()
+    check_fits(program)
+    _say(f"{program.name}: compiled in {time.monotonic() - start:.0f} s")
 
 
 def _say(text: str) -> None:
     """Prints a line in the first process."""
     if not jax.process_index():
-        print(text, flush=True)
+        say(text)

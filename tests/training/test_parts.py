@@ -1,7 +1,6 @@
 """The small parts of training: optimizers, sharding, writers, checkpoints."""
 
 import contextlib
-import io
 import resource
 import shutil
 import time
@@ -22,7 +21,6 @@ from fairkd_jax.engine.sharding import (
 from fairkd_jax.engine.state import TrainState
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import make_jsonable, save_arrays, write_text
-from fairkd_jax.progress import Progress
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.folder import config_diff
 
@@ -134,36 +132,6 @@ def test_jsonable_replaces_what_json_cannot_carry():
         "a": [None, [1, 2.0]],
         "3": {"b": None},
     }
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal():
-    log, terminal = io.StringIO(), Terminal()
-    for stream in (log, terminal):
-        progress = Progress("student", step=10, total_steps=40, batch_size=8, stream=stream)
-        progress.advance(11)
-        rate = progress.measure_rate(11)
-        assert rate == 0  # the clock starts here, after what was compiled
-        progress.report(11, rate, {"loss": 0.7})
-        progress.advance(20)
-        rate = progress.measure_rate(20)
-        assert rate > 0
-        progress.report(20, rate, {"loss": 0.5})
-        progress.note("validation at step 20")
-        progress.close()
-    lines = log.getvalue().splitlines()
-    assert lines[0] == "student: step 11/40  loss 0.7"
-    assert lines[1].startswith("student: step 20/40  ")
-    assert "images/s  loss 0.5  " in lines[1]
-    assert lines[1].endswith("left")
-    assert lines[2] == "student: validation at step 20"
-    assert "\r" not in log.getvalue()
-    assert "20/40" in terminal.getvalue()
-    assert "student: validation at step 20" in terminal.getvalue()
 
 
 def test_differences_name_what_makes_another_run():
