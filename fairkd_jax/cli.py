@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from logging import INFO, Formatter, LogRecord
+from logging import Formatter
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -19,6 +19,7 @@ from absl import app, flags, logging
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import get_cache_folder, make_folder
+from fairkd_jax.run_log import is_worth_reading
 
 USAGE_ERROR = 2
 OS_ERROR = 1
@@ -83,7 +84,7 @@ def run(main: Callable[..., None], *, positional: bool = False) -> None:
 
     def run_main(argv: list[str]) -> None:
         handler = logging.get_absl_handler()
-        handler.addFilter(_is_worth_reading)
+        handler.addFilter(is_worth_reading)
         handler.setFormatter(Formatter("%(message)s"))
         if len(argv) > 1 and not positional:
             fail(f"unexpected argument {argv[1]!r}; options must start with --")
@@ -148,11 +149,6 @@ def _exit_without_barrier(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _is_worth_reading(record: LogRecord) -> bool:
-    """Returns whether to show a log record: all warnings, but information only from this package."""
-    return record.levelno > INFO or Path(record.pathname).is_relative_to(Path(__file__).parent)
 
 
 def _parse_flags(program: ModuleType, argv: list[str]) -> list[str]:

@@ -19,10 +19,10 @@ class _RunLog(standard_logging.Handler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(standard_logging.INFO)
-        self._path, self._file = path, None
+        self._path = path
+        self._file: TextIO | None = None
         self._waiting: list[str] = []
-
-    _file: TextIO | None
+        self.addFilter(is_worth_reading)
 
     def write_line(self, text: str) -> None:
         now = datetime.datetime.now().isoformat(" ", "seconds")
@@ -43,6 +43,12 @@ class _RunLog(standard_logging.Handler):
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def is_worth_reading(record: standard_logging.LogRecord) -> bool:
+    """Returns whether to show a log record: all warnings, but information only from this package."""
+    own = Path(__file__).parent
+    return record.levelno > standard_logging.INFO or Path(record.pathname).is_relative_to(own)
 
 
 _LOGS: ContextVar[tuple[_RunLog, ...]] = ContextVar("_LOGS", default=())

@@ -71,7 +71,8 @@ def test_the_log_of_a_run_has_what_is_said(tmp_path, capsys):
         inner.parent.mkdir()
         with keep_log(inner):
             (inner.parent / "config.json").touch()
-            absl_logging.info("read %d images", 3)
+            absl_logging.warning("read %d images", 3)
+            absl_logging.get_absl_logger().info("of another package")
             write_log("step 1")
         say("last")
     with keep_log(outer):
