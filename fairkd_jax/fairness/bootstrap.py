@@ -17,13 +17,14 @@ def resample_counts(counts: ArrayLike, num_resamples: int, rng: np.random.Genera
     """Draws test sets like the given one, with the same number of examples in every row.
 
     Args:
-      counts: Counts from `group_counts`, int [G + 1, C, C].
+      counts: Counts of the outcomes of the images in each row, int [R, C, K]. Those of `group_counts` have
+        groups and labels as rows, and predictions as outcomes.
       num_resamples: Number of test sets, D.
       rng: Random number generator.
 
     Returns:
-      Counts, int32 [D, G + 1, C, C]. For each group (the unknown group too) and label, the counts are
-      multinomial over the predictions that occur in `counts`.
+      Counts, int32 [D, R, C, K]. For each group (the unknown group too) and label, the counts are multinomial
+      over the outcomes that occur in `counts`.
     """
     tensor = np.asarray(counts)
     drawn = np.zeros((num_resamples, *tensor.shape), np.int32)
@@ -65,15 +66,38 @@ def compute_percentile_intervals(
     Returns:
       For each measure [low, high], or a list of K such pairs; NaN where a measure is NaN.
     """
+    drawn = resample_measures(counts, compute_measures, num_resamples=num_resamples, seed=seed)
+    outside = 0.5 * (1.0 - level)
+    return {
+        name: np.quantile(values, (outside, 1.0 - outside), axis=0).T.tolist()
+        for name, values in drawn.items()
+    }
+
+
+def resample_measures(
+    counts: ArrayLike,
+    compute_measures: Callable[[Integers], Mapping[str, Floats]],
+    *,
+    num_resamples: int,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """Computes measures of resampled test sets.
+
+    Args:
+      counts: Counts of the outcomes of the images in each row, int [R, C, K]: those of `group_counts`, with
+        predictions as outcomes, or any other.
+      compute_measures: Function from counts [D, R, C, K] to a dict of measures, [D] or [D, M] each.
+      num_resamples: Number of resampled test sets, D.
+      seed: Seed of the resamples.
+
+    Returns:
+      Each measure for all test sets, float64 [D] or [D, M].
+    """
     drawn: dict[str, list[Floats]] = {}
     for block in _iterate_blocks(np.asarray(counts), num_resamples, np.random.default_rng(seed)):
         for name, values in compute_measures(block).items():
             drawn.setdefault(name, []).append(values)
-    outside = 0.5 * (1.0 - level)
-    return {
-        name: np.quantile(np.concatenate(values), (outside, 1.0 - outside), axis=0).T.tolist()
-        for name, values in drawn.items()
-    }
+    return {name: np.concatenate(values) for name, values in drawn.items()}
 
 
 def _iterate_blocks(counts: Integers, num_resamples: int, rng: np.random.Generator) -> Iterator[Integers]:

@@ -1,11 +1,11 @@
 """Text of a comparison of runs: methods over their seeds, differences, and the sentences about them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fairkd_jax.fairness.comparison import HIGHER, LOWER, NOTHING, ONE_SEED, TOO_FEW
-from fairkd_jax.report.tables import align_rows, format_number
+from fairkd_jax.report.tables import align_rows, format_number, format_percent
 
 # Measure -> its column's title, its row's title, and digits.
 _MEASURES = {
@@ -145,6 +145,31 @@ def make_verdict_sentences(entry: Mapping[str, Any], tests: int) -> list[str]:
     if gap["mean"] < 0.0 and accuracy["mean"] < 0.0:
         lines.append(_CONSTANT)
     return lines
+
+
+def make_inflation_sentence(found: Mapping[str, Any], student: str) -> str:
+    """Makes the sentence about the inflation of a student's disparity, or about its difference.
+
+    Args:
+      found: Result of `compare_with_teacher`.
+      student: Title of the student.
+    """
+    head = f"Inflation of disparity against the teacher, {student}: "
+    if not found["reason"]:
+        corrected, plain = (_add_ends(found, key, format_percent) for key in ("corrected_percent", "percent"))
+        return f"{head}{corrected} when corrected for chance, {plain} otherwise."
+    head += f"n/a, because {found['reason']}."
+    if math.isnan(found["difference"]):
+        return head
+    keys = ("corrected_difference", "difference")
+    corrected, plain = (_add_ends(found, key, _format_signed) for key in keys)
+    return f"{head} Mean absolute disparity differs by {corrected} when corrected, by {plain} otherwise."
+
+
+def _add_ends(found: Mapping[str, Any], key: str, format_value: Callable[[float], str]) -> str:
+    low, high = map(format_value, found[f"{key}_interval"])
+    ends = "n/a" if low == "n/a" else f"{low} to {high}"
+    return f"{format_value(found[key])} (95 % interval over images {ends})"
 
 
 def _make_sentence(title: str, found: Mapping[str, Any], seeds: int, tests: int, too: str = "") -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from fairkd_jax.digests import read_arrays, read_json
 from fairkd_jax.errors import reading
 from fairkd_jax.evaluation.compare import compare_runs
-from fairkd_jax.evaluation.evaluated_run import check_same_images, read_run
+from fairkd_jax.evaluation.evaluated_run import EvaluatedRun, check_same_images, read_run
 from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
+from fairkd_jax.fairness.inflation import compare_with_teacher
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
 from fairkd_jax.report.curves import read_curves
 from fairkd_jax.runs.folder import find_teacher, flatten, read_run_config, without_unused
@@ -32,9 +33,10 @@ def collect_findings(folder: Path) -> dict[str, Any]:
 
     Returns:
       `folder`, `settings`, `commands`, `checkpoints` of the students; `data` (names, images by
-      split, counts of each split); `models` (the summary of each model), `inflation`; `label` and `group` of
-      each test image, and `predictions` of each model; `curves` of each run. With a baseline: `comparison`,
-      see `compare_runs`, `corrections` and `shift`. Numbers that are missing are None or NaN.
+      split, counts of each split); `models` (the summary of each model); `inflation` of each student that has
+      a teacher, see `compare_with_teacher`; `label` and `group` of each test image, and `predictions` of each
+      model; `curves` of each run. With a baseline: `comparison`, see `compare_runs`, `corrections` and
+      `shift`. Numbers that are missing are None or NaN.
 
     Raises:
       UsageError: The folder holds no evaluated run, or a file is damaged.
@@ -42,10 +44,9 @@ def collect_findings(folder: Path) -> dict[str, Any]:
     saved, run = read_run_config(folder), read_run(folder, SPLIT)
     evaluation = _read_evaluation(folder)
     models = {name: evaluation[name] for name in (TEACHER, STUDENT) if name in evaluation}
-    predictions = {STUDENT: run.prediction}
-    arrays = read_arrays(RunFolder(folder).predictions(SPLIT), f"run `fairkd-eval {folder}` again")
-    if f"{TEACHER}_prediction" in arrays:
-        predictions[TEACHER] = arrays[f"{TEACHER}_prediction"].astype(np.int64)
+    predictions, taught = {STUDENT: run.prediction}, _read_teacher_predictions(folder)
+    if taught is not None:
+        predictions[TEACHER] = taught
     folders = {STUDENT: folder}
     if TEACHER in models:
         folders[TEACHER] = find_teacher(saved.config["teacher"]["checkpoint"], folder)
@@ -54,9 +55,11 @@ def collect_findings(folder: Path) -> dict[str, Any]:
         "settings": flatten(without_unused(saved.config, set(saved.config["objectives"]))),
         "commands": [f"fairkd-eval {folder} --checkpoint {run.checkpoint}", f"fairkd-report {folder}"],
         "data": {key: evaluation.get(key, saved.data_info.get(key)) for key in _DATA_KEYS},
-        "inflation": evaluation.get("inflation", {}),
+        "inflation": {},
         "checkpoints": {STUDENT: run.checkpoint},
     }
+    if taught is not None:
+        found["inflation"][STUDENT] = _compare_with_teacher(run, taught)
     baseline = RunFolder(folder).baseline
     if _is_evaluated(baseline):
         other = read_run(baseline, SPLIT)
@@ -64,8 +67,8 @@ def collect_findings(folder: Path) -> dict[str, Any]:
         content = _read_evaluation(baseline)
         models[BASELINE], predictions[BASELINE] = content[STUDENT], other.prediction
         folders[BASELINE], found["checkpoints"][BASELINE] = baseline, other.checkpoint
-        if STUDENT in content.get("inflation", {}):
-            found["inflation"] = found["inflation"] | {BASELINE: content["inflation"][STUDENT]}
+        if (own_teacher := _read_teacher_predictions(baseline)) is not None:
+            found["inflation"][BASELINE] = _compare_with_teacher(other, own_teacher)
         found["comparison"] = compare_runs([baseline, folder], split=SPLIT)
         found |= _compare_predictions(run.label, run.group, predictions, found["data"])
     return found | {
@@ -89,6 +92,21 @@ def _read_evaluation(folder: Path) -> dict[str, Any]:
     path = RunFolder(folder).evaluation(SPLIT)
     with reading(str(path), f"run `fairkd-eval {folder}` again"):
         return read_json(path)
+
+
+def _read_teacher_predictions(folder: Path) -> np.ndarray | None:
+    """Reads the teacher's predictions, int64 [N]; None where the teacher was not scored."""
+    arrays = read_arrays(RunFolder(folder).predictions(SPLIT), f"run `fairkd-eval {folder}` again")
+    found = arrays.get(f"{TEACHER}_prediction")
+    return None if found is None else found.astype(np.int64)
+
+
+def _compare_with_teacher(run: EvaluatedRun, taught: np.ndarray) -> dict[str, Any]:
+    """Measures the inflation of a student's disparity against its teacher on the same images."""
+    groups, classes = (len(run.data_info[key]) for key in ("group_names", "class_names"))
+    right = run.prediction == run.label, taught == run.label
+    outcomes = count_paired_outcomes(run.group, run.label, *right, groups=groups, classes=classes)
+    return compare_with_teacher(outcomes)
 
 
 def _compare_predictions(

@@ -6,7 +6,7 @@ from typing import Any
 from fairkd_jax.report import plots
 from fairkd_jax.report.blocks import Block, Section, Table, Text
 from fairkd_jax.report.class_sections import name_models, show_classes, show_predictions
-from fairkd_jax.report.comparison_text import make_verdict_sentences
+from fairkd_jax.report.comparison_text import make_inflation_sentence, make_verdict_sentences
 from fairkd_jax.report.curves import CURVES
 from fairkd_jax.report.tables import (
     ROWS,
@@ -14,7 +14,6 @@ from fairkd_jax.report.tables import (
     format_measure,
     format_method,
     format_number,
-    format_percent,
     read_warnings,
 )
 
@@ -26,6 +25,12 @@ LIMITATIONS = (
     "A gap of recall says how often each group is recognised, and nothing about how harmful a mistake is.",
     "Disparity can fall because all groups are recognised less: read it beside accuracy and worst recall.",
     "The numbers hold for images like those of the test split, and for no other use of the model.",
+)
+
+
+_INFLATION_NOTE = (
+    "Inflation: by how many percent the student's disparity exceeds the teacher's. Chance adds to both,"
+    " which moves the percentage toward 0 where it is not corrected."
 )
 
 
@@ -97,11 +102,11 @@ def _state_verdict(findings: Findings) -> Section:
             )
         )
     titles = name_models(findings)
-    for name, found in findings["inflation"].items():
-        change = format_percent(found["corrected_percent"])
-        raw = format_percent(found["percent"])
-        text = f"Inflation of disparity against the teacher, {titles[name]}: {raw}; corrected {change}."
-        blocks.append(Text(text))
+    for name, title in titles.items():
+        if name in findings["inflation"]:
+            blocks.append(Text(make_inflation_sentence(findings["inflation"][name], title)))
+    if findings["inflation"]:
+        blocks.append(Text(_INFLATION_NOTE, "note"))
     for name, title in titles.items():
         blocks += [Text(f"Warning, {title}: {text}", "missing") for text in read_warnings(models[name])]
     return Section("verdict", "What can be said", blocks)

@@ -12,7 +12,7 @@ import plotly.graph_objects
 import pytest
 from scipy.stats import binomtest
 
-from fairkd_jax.digests import read_json
+from fairkd_jax.digests import read_arrays, read_json, write_arrays, write_json
 from fairkd_jax.errors import UsageError
 from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
@@ -194,6 +194,60 @@ def test_a_run_with_its_student_without_debiasing_gets_only_the_words_that_one_s
     sections = make_run_sections(report_findings.collect_findings(folder) | {"versions": {}})
     (verdict,) = texts_of(sections, "verdict")
     assert "One seed cannot tell methods apart" in verdict
+
+
+def test_inflation_has_its_interval_for_each_student(make_report_run):
+    folder, images, predictions = make_report_run()
+    report.write_report(folder)
+    found = read_json(folder / "report.json")["inflation"]
+    gaps = {}
+    for name, predicted in predictions.items():
+        right, known = predicted == images["label"], images["group"] >= 0
+        cells = [
+            [
+                right[known & (images["group"] == g) & (images["label"] == c)].mean()
+                for c in range(len(HOSTILE))
+            ]
+            for g in (0, 1)
+        ]
+        gaps[name] = np.abs(np.subtract(*cells)).mean()
+    for name in ("student", "baseline"):
+        percent = 100 * (gaps[name] / gaps["teacher"] - 1)
+        assert found[name]["percent"] == pytest.approx(percent)
+        low, high = found[name]["percent_interval"]
+        assert low < percent < high
+    text = " ".join(Page((folder / "report.html").read_text(encoding="utf-8")).texts)
+    for title, name in (("student, debiased", "student"), ("student, not debiased", "baseline")):
+        corrected = found[name]["corrected_percent"]
+        words = f"against the teacher, {title}: {corrected:+.1f} % (95 % interval over images"
+        assert words in text
+
+
+def test_a_teacher_without_a_certain_gap_gets_no_percentage(make_report_run):
+    folder, images, _ = make_report_run(teacher=False)
+    path = folder / "predictions" / "test.npz"
+    arrays = {**read_arrays(path, "")}
+    arrays["teacher_prediction"] = images["label"]  # never wrong
+    write_arrays(path, arrays)
+    found = report_findings.collect_findings(folder)["inflation"]
+    assert list(found) == ["student"]
+    assert np.isnan(found["student"]["percent"])
+    section = make_run_sections(report_findings.collect_findings(folder) | {"versions": {}})[1]
+    (text,) = [b.text for b in section.blocks if isinstance(b, Text) and b.text.startswith("Inflation of")]
+    difference = found["student"]["difference"]
+    assert "n/a, because the teacher's own disparity may be 0" in text
+    assert f"by {difference:+.4f} (95 % interval over images " in text
+    assert "%." not in text
+
+
+def test_a_baseline_in_the_evaluation_alone_is_no_model_of_the_report(make_report_run):
+    folder, _, _ = make_report_run(baseline=False)
+    path = folder / "eval" / "test.json"
+    content = read_json(path)
+    content["inflation"]["baseline"] = content["inflation"]["student"]
+    write_json(path, content)
+    assert list(report_findings.collect_findings(folder)["inflation"]) == ["student"]
+    assert report.write_report(folder).exists()
 
 
 def test_three_groups_and_a_class_without_images_have_a_report(make_report_run):
