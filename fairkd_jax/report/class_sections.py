@@ -6,6 +6,7 @@ from typing import Any
 
 from fairkd_jax.report import plots
 from fairkd_jax.report.blocks import Block, Section, Table, Text
+from fairkd_jax.report.confusion_plot import draw_confusion
 from fairkd_jax.report.tables import format_number
 
 Findings = Mapping[str, Any]
@@ -82,7 +83,7 @@ def _is_missing(value: float | None) -> bool:
 
 
 def show_predictions(findings: Findings) -> Section:
-    """Shows how often each class is predicted, and the confusions that changed.
+    """Shows how often each class is predicted, the confusion matrices, and their cells that changed.
 
     Args:
       findings: Result of `collect_findings`.
@@ -107,7 +108,7 @@ def show_predictions(findings: Findings) -> Section:
             plots.draw_bars(title, f"{title}: labels and what is predicted.", classes, bars, colours)
         )
     note = "A class that is predicted more often than it occurs takes images of other classes."
-    blocks.append(Text(note, "note"))
+    blocks += [Text(note, "note"), *_show_confusions(findings)]
     if "shift" in findings:
         shift = findings["shift"]
         marked = [
@@ -125,6 +126,18 @@ def show_predictions(findings: Findings) -> Section:
         )
         blocks.append(Text(text, "note"))
     return Section("predictions", "Predictions", blocks)
+
+
+def _show_confusions(findings: Findings) -> list[Block]:
+    """Shows the confusion matrix of each model."""
+    classes, blocks = findings["data"]["class_names"], list[Block]()
+    for name, title in name_models(findings).items():
+        if (counts := findings["confusion"].get(name)) is not None:
+            right = sum(row[c] for c, row in enumerate(counts)) / sum(map(sum, counts))
+            alt = f"Confusion matrix of the {title}: {100 * right:.1f} % of the images are on its diagonal."
+            blocks.append(draw_confusion(f"Confusion matrix, {title}", alt, classes, counts))
+    text = "In percent of the images of each label, of all groups together: the diagonal is the recall."
+    return [*blocks, Text(text, "note")]
 
 
 def _count_shares(values: Sequence[int], classes: int) -> list[float]:

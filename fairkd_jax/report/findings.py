@@ -34,9 +34,10 @@ def collect_findings(folder: Path) -> dict[str, Any]:
     Returns:
       `folder`, `settings`, `commands`, `checkpoints` of the students; `data` (names, images by
       split, counts of each split); `models` (the summary of each model); `inflation` of each student that has
-      a teacher, see `compare_with_teacher`; `label` and `group` of each test image, and `predictions` of each
-      model; `curves` of each run. With a baseline: `comparison`, see `compare_runs`, `corrections` and
-      `shift`. Numbers that are missing are None or NaN.
+      a teacher, see `compare_with_teacher`; `label` and `group` of each test image; `predictions` of each
+      model, and their `confusion`, images by label and prediction [C][C]; `curves` of each run. With a
+      baseline: `comparison`, see `compare_runs`, `corrections` and `shift`. Numbers that are missing are
+      None or NaN.
 
     Raises:
       UsageError: The folder holds no evaluated run, or a file is damaged.
@@ -76,6 +77,10 @@ def collect_findings(folder: Path) -> dict[str, Any]:
         "label": run.label.tolist(),
         "group": run.group.tolist(),
         "predictions": {name: values.tolist() for name, values in predictions.items()},
+        "confusion": {
+            name: _count_confusion(run.label, values, len(found["data"]["class_names"]))
+            for name, values in predictions.items()
+        },
         "curves": {name: read_curves(RunFolder(path).metrics) for name, path in folders.items()},
     }
 
@@ -92,6 +97,12 @@ def _read_evaluation(folder: Path) -> dict[str, Any]:
     path = RunFolder(folder).evaluation(SPLIT)
     with reading(str(path), f"run `fairkd-eval {folder}` again"):
         return read_json(path)
+
+
+def _count_confusion(label: np.ndarray, prediction: np.ndarray, classes: int) -> list[list[int]]:
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (label, prediction), 1)
+    return counts.tolist()
 
 
 def _read_teacher_predictions(folder: Path) -> np.ndarray | None:

@@ -238,19 +238,19 @@ def draw_matrix(
                 "showlegend": False,
             }
         )
-    layout = {
-        "margin": MARGIN,
-        "xaxis": {"type": "category", "automargin": True, "title": {"text": "predicted"}},
-        "yaxis": {
-            "type": "category",
-            "autorange": "reversed",
-            "automargin": True,
-            "title": {"text": "label"},
-        },
-    }
     rows = [[name, *(f"{value:g}" for value in row)] for name, row in zip(names, matrix, strict=True)]
     table = Table(f"{title} (rows: label; columns: predicted)", ["label", *names], rows)
-    return Figure(title, alt, traces, layout, table, height=220 + 26 * len(names))
+    return Figure(title, alt, traces, make_matrix_layout(), table, height=220 + 26 * len(names))
+
+
+def make_matrix_layout() -> dict[str, Any]:
+    """Makes the layout of a matrix of labels (down) and predictions (across)."""
+    axis = {"type": "category", "automargin": True}
+    return {
+        "margin": MARGIN,
+        "xaxis": axis | {"title": {"text": "predicted"}},
+        "yaxis": axis | {"autorange": "reversed", "title": {"text": "label"}},
+    }
 
 
 def draw_curves(

@@ -29,6 +29,7 @@ _MARKERS = {
 _LINES = {"dot": ":", "dash": "--"}
 _PIXELS_PER_INCH = 100
 _WIDTH = 7.0  # inches
+_DARK = 0.6  # mean of red, green and blue below which a text is white
 # Fonts are embedded as TrueType, which journals accept; the hash salt makes two files of one figure equal.
 _STYLE = {
     "pdf.fonttype": 42,
@@ -184,13 +185,22 @@ def _draw_bars(panel: Any, trace: Mapping[str, Any], number: int, bars: int) -> 
 
 def _draw_heat_map(panel: Any, trace: Mapping[str, Any], number: int, bars: int) -> None:
     del number, bars
-    colours = "cividis_r" if trace.get("colorscale") == "Cividis" else "RdBu"
+    from matplotlib.colors import LinearSegmentedColormap
+
+    scale = trace["colorscale"]
+    colours = "cividis_r" if scale == "Cividis" else LinearSegmentedColormap.from_list("scale", scale)
     values = np.array([_to_numbers(row) for row in trace["z"]])
     shown = panel.imshow(values, cmap=colours, vmin=trace.get("zmin"), vmax=trace.get("zmax"), aspect="auto")
     panel.set_xticks(range(len(trace["x"])), [_read(text) for text in trace["x"]], rotation=45, ha="right")
     panel.set_yticks(range(len(trace["y"])), [_read(text) for text in trace["y"]])
     panel.grid(False)
-    panel.figure.colorbar(shown, ax=panel)
+    unit = trace.get("colorbar", {}).get("title", {}).get("text", "")
+    panel.figure.colorbar(shown, ax=panel, label=unit)
+    for row, texts in enumerate(trace.get("text", ())):
+        for column, text in enumerate(texts):
+            is_dark = np.mean(shown.to_rgba(values[row, column])[:3]) < _DARK
+            colour = "white" if is_dark else "black"
+            panel.text(column, row, text, color=colour, fontsize=7, ha="center", va="center")
 
 
 def _draw_space(panel: Any, trace: Mapping[str, Any], number: int, bars: int) -> None:

@@ -20,6 +20,7 @@ from fairkd_jax.programs import report
 from fairkd_jax.report import findings as report_findings
 from fairkd_jax.report.blocks import Figure, Section, Table, Text
 from fairkd_jax.report.charts import draw_training_curves
+from fairkd_jax.report.confusion_plot import draw_confusion
 from fairkd_jax.report.curves import read_curves
 from fairkd_jax.report.html import render_page
 from fairkd_jax.report.run_sections import make_run_sections
@@ -158,6 +159,43 @@ def test_a_cell_of_the_confusion_matrix_has_mcnemars_p():
     assert min(np.ravel(found["holm_p"])) == pytest.approx(min(1.0, tested * flat[0]))
     same = compute_confusion_shift(label, first, first, 3)
     assert np.isnan(same["p"]).all()
+
+
+def test_each_model_has_its_confusion_matrix_in_percent_of_the_label(make_report_run):
+    folder, images, predictions = make_report_run()
+    found = report_findings.collect_findings(folder) | {"versions": {}}
+    drawn = {
+        block.title: block
+        for section in make_run_sections(found)
+        for block in section.blocks
+        if isinstance(block, Figure) and block.title.startswith("Confusion matrix")
+    }
+    titles = {
+        "teacher": "teacher",
+        "baseline": "student, not debiased",
+        "student": "student, debiased",
+    }
+    assert list(drawn) == [f"Confusion matrix, {title}" for title in titles.values()]
+    for name, title in titles.items():
+        figure = drawn[f"Confusion matrix, {title}"]
+        (trace,) = figure.traces
+        for c in range(len(HOSTILE)):
+            own = predictions[name][images["label"] == c]
+            for k in range(len(HOSTILE)):
+                number, percent = (own == k).sum(), 100 * (own == k).mean()
+                assert trace["z"][c][k] == pytest.approx(percent)
+                assert trace["text"][c][k] == (f"{percent:.0f}" if number else "")
+                assert figure.table.rows[c][1 + k] == f"{percent:.1f} % ({number})"
+                assert found["confusion"][name][c][k] == number
+
+
+def test_a_confusion_matrix_of_many_classes_or_of_a_class_without_images_stays_readable():
+    names, counts = [f"c{k}" for k in range(25)], np.diag(np.arange(25)).tolist()
+    figure = draw_confusion("t", "alt", names, counts)
+    assert "text" not in figure.traces[0]
+    assert np.isnan(figure.traces[0]["z"][0]).all()
+    assert set(figure.table.rows[0][1:]) == {"n/a"}
+    assert draw_confusion("t", "alt", names[:16], [row[:16] for row in counts[:16]]).height <= 600
 
 
 def test_a_gap_that_may_be_nothing_has_no_correction():
