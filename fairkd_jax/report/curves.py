@@ -4,12 +4,13 @@ from pathlib import Path
 
 from fairkd_jax.runs.status import read_metrics
 
+ADVANTAGE = "adversary/advantage"
 # Name in metrics.jsonl -> title.
 CURVES = {
     "loss": "Training loss",
     "validation/accuracy": "Accuracy on validation",
     "validation/mean_abs_disparity": "Mean absolute disparity on validation",
-    "adversary/advantage": "Advantage of the adversary in nats",
+    ADVANTAGE: "Advantage of the adversary in nats",
 }
 Curves = dict[str, list[list[float]]]  # name -> steps and values
 

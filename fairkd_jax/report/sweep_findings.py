@@ -17,6 +17,7 @@ from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.choice import choose_method
 from fairkd_jax.evaluation.collect import SEED, CollectedRuns, to_number
+from fairkd_jax.report.curves import ADVANTAGE, read_curves
 from fairkd_jax.report.tables import find_measure
 from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.versions import describe_earlier_objectives
@@ -30,6 +31,7 @@ _MEASURES = {
     "worst_recall": "worst_group_recall",
     "classes_predicted": "diagnostics.classes_predicted",
     "probe": "probe.embedding.mlp.advantage",
+    "advantage": f"last_logged.{ADVANTAGE}",
 }
 
 
@@ -113,11 +115,14 @@ def _find_lambda(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _read_run(folder: Path, name: str) -> dict[str, Any]:
-    """Reads the evaluation of a run."""
+    """Reads the evaluation of a run; its student has the last value of each logged curve, too."""
     own = RunFolder(folder if name == folder.name and RunFolder(folder).is_run() else folder / name)
     path = own.evaluation("test")
     with reading(str(path), f"run `fairkd-eval {own.path}` again"):
-        return read_json(path)
+        content = read_json(path)
+        last = {key: values[-1] for key, (_, values) in read_curves(own.metrics).items()}
+        content["student"]["last_logged"] = last
+        return content
 
 
 def _describe_method(

@@ -127,6 +127,7 @@ def tabulate_methods(methods: Methods, caption: str) -> Table:
         "corrected": "corrected",
         "floor": "by chance",
         "worst_recall": "worst recall",
+        "advantage": "adversary",
         "probe": "probe",
         "classes_predicted": "classes predicted",
     }
@@ -157,6 +158,8 @@ def draw_over_lambda(methods: Methods, measure: str, title: str, note: str) -> F
     traces: list[dict[str, Any]] = []
     families = group_families(methods)
     for number, (family, own) in enumerate(families.items()):
+        if all(map(math.isnan, _list_measure(own, measure))):
+            continue
         style = _style(number)
         traces.append(
             {

@@ -1,7 +1,7 @@
 """The sections of a report on a sweep, from its findings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairkd_jax.report import sweep_plots
@@ -12,8 +12,18 @@ _CURVES = {
     "accuracy": ("Top-1 accuracy", ""),
     "disparity": ("Mean absolute disparity", "The dashed line is what chance alone would show."),
     "worst_recall": ("Worst class and group recall", ""),
-    "probe": ("Advantage of a probe on the embedding in nats", ""),
+    "advantage": ("Adversary's last advantage in nats", ""),
+    "probe": ("Probe's advantage in nats (embedding)", ""),
     "classes_predicted": ("Number of classes that are predicted", ""),
+}
+_ADVANTAGE_NOTE = (
+    "What the adversary of the training reads of the group beyond the label, at the end. At 0 it reads"
+    " nothing; a fresh probe may still read more."
+)
+_NOT_MEASURED = "It is not in these evaluations; fairkd-eval on each run adds it."
+_MISSING = {
+    "probe": "It is not in these evaluations; fairkd-sweep with --probe adds it.",
+    "advantage": "No run has logged it: a training without an adversary has none.",
 }
 
 
@@ -67,11 +77,22 @@ def _show_lambda(findings: Findings) -> Section:
     blocks: list[Block] = [Text(f"Lambda is {findings['lambda_key']}.")]
     for name, (title, note) in _CURVES.items():
         if all(math.isnan(method["measures"][name]["mean"]) for method in methods):
-            command = "fairkd-sweep with --probe" if name == "probe" else "fairkd-eval on each run"
-            blocks.append(Text(f"{title} is not in these evaluations; {command} adds it.", "missing"))
+            blocks.append(Text(f"{title}: n/a. {_MISSING.get(name, _NOT_MEASURED)}", "missing"))
             continue
         blocks.append(sweep_plots.draw_over_lambda(methods, name, title, note))
+        if name == "advantage":
+            blocks += _explain_advantage(methods)
     return Section("lambda", "Over lambda", blocks)
+
+
+def _explain_advantage(methods: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Explains the adversary's advantage, and names the methods that have none."""
+    blocks: list[Block] = [Text(_ADVANTAGE_NOTE, "note")]
+    lacking = {m["family"] for m in methods if math.isnan(m["measures"]["advantage"]["mean"])}
+    if lacking:
+        names = "; ".join(sorted(lacking))
+        blocks.append(Text(f"n/a, because a run without an adversary logs none: {names}.", "missing"))
+    return blocks
 
 
 def _show_space(findings: Findings) -> Section:

@@ -111,6 +111,54 @@ def test_figures_are_what_plotly_understands_and_few_traces_show_many_runs(make_
     assert any("--probe" in text for text in missing)
 
 
+def log_advantages(folder, values):
+    """Writes the advantages that each run's adversary has logged, by the start of the run's name."""
+    for run in folder.iterdir():
+        own = next(logged for start, logged in values.items() if run.name.startswith(start))
+        lines = [{"step": step, "loss": 1.0, "adversary/advantage": v} for step, v in enumerate(own)]
+        (run / "metrics.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 99}])
+        )
+
+
+def show_lambda(folder):
+    sections = make_sweep_sections(collect_sweep(folder) | {"versions": {}})
+    (section,) = [section for section in sections if section.anchor == "lambda"]
+    figures = {block.title: block for block in section.blocks if isinstance(block, Figure)}
+    return figures, [block.text for block in section.blocks if isinstance(block, Text)]
+
+
+def test_the_adversarys_advantage_is_the_last_that_was_logged(make_sweep):
+    folder = make_sweep(lambdas=("0.0", "1.0"))
+    log_advantages(
+        folder, {"w0.0,s0": [0.9, 0.5], "w0.0,s1": [0.6], "w0.0,s2": [0.1, 0.7], "w1.0": [0.6, 0.2]}
+    )
+    figures, texts = show_lambda(folder)
+    figure = figures["Adversary's last advantage in nats"]
+    (trace,) = figure.traces
+    assert trace["x"] == [0.0, 1.0]
+    assert trace["y"] == pytest.approx([np.mean([0.5, 0.6, 0.7]), 0.2])
+    low, high = stats.t.interval(0.95, 2, 0.6, stats.sem([0.5, 0.6, 0.7]))
+    assert figure.table.rows[0][2:] == [f"{value:.4f}" for value in (0.6, low, high)]
+    assert not any("n/a" in text for text in texts if "adversary" in text)
+
+
+def test_a_run_without_an_adversary_has_no_advantage_and_the_page_says_so(make_sweep):
+    folder = make_sweep(lambdas=("0.0", "1.0"), models=("efficientnet_tiny", "efficientnet_mini"))
+    _, texts = show_lambda(folder)
+    title = "Adversary's last advantage in nats"
+    assert f"{title}: n/a. No run has logged it: a training without an adversary has none." in texts
+    logged = {f"w{weight},s{seed},efficientnet_tiny": [0.5] for weight in (0.0, 1.0) for seed in range(3)}
+    log_advantages(folder, logged | {"": []})
+    figures, texts = show_lambda(folder)
+    (trace,) = figures[title].traces
+    assert trace["name"].endswith("tiny")
+    rows = figures[title].table.rows
+    assert {row[2] for row in rows if row[0].endswith("mini")} == {"n/a"}
+    (text,) = [text for text in texts if text.startswith("n/a, because a run without an adversary")]
+    assert text.endswith("student.architecture=efficientnet_mini.")
+
+
 def test_the_page_and_the_numbers_are_written(make_sweep, capsys):
     folder = make_sweep()
     assert report.main([str(folder)]) == 0
