@@ -175,34 +175,43 @@ def draw_over_lambda(methods: Methods, measure: str, title: str, note: str) -> F
             }
         )
     if measure == "disparity":
-        own = next(iter(families.values()))
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "by chance alone, without any bias",
-                "x": [method["lambda"] for method in own],
-                "y": _list_measure(own, "floor"),
-                "line": {"color": "#8c8c8c", "dash": "dash"},
-                "hoverinfo": "skip",
-            }
-        )
+        traces += _draw_floors(families)
     layout = {
         "margin": MARGIN,
         "legend": LEGEND,
         "xaxis": {"title": {"text": "lambda"}},
         "yaxis": {"title": {"text": escape_markup(title)}},
     }
+    columns = [(measure, end) for end in _ENDS] + [("floor", "mean")] * (measure == "disparity")
     rows = [
         [
             method["family"],
             f"{method['lambda']:g}",
-            *(format_number(method["measures"][measure][end]) for end in _ENDS),
+            *(format_number(method["measures"][name][end]) for name, end in columns),
         ]
         for method in methods
     ]
-    table = Table(title, ["method", "lambda", "mean", "from", "to"], rows)
+    head = ["method", "lambda", "mean", "from", "to", "by chance"][: 2 + len(columns)]
+    table = Table(title, head, rows)
     return Figure(title, f"{title} over lambda. {note}".strip(), traces, layout, table, height=320)
+
+
+def _draw_floors(families: Mapping[str, Methods]) -> list[dict[str, Any]]:
+    """Draws the disparity that chance alone would show: a line for each family, as they differ."""
+    line = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
+    floors = [
+        line
+        | {
+            "name": escape_markup(f"{family}, by chance alone"),
+            "showlegend": False,
+            "x": [method["lambda"] for method in own],
+            "y": _list_measure(own, "floor"),
+            "line": {"color": _style(number)["color"], "dash": "dash", "width": 1},
+        }
+        for number, (family, own) in enumerate(families.items())
+    ]
+    key = {"name": "dashed, in each colour: by chance alone", "x": [None], "y": [None]}
+    return [*floors, line | key | {"line": {"color": "#8c8c8c", "dash": "dash", "width": 1}}]
 
 
 def draw_turnable(methods: Methods) -> Figure:

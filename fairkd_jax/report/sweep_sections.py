@@ -10,7 +10,10 @@ from fairkd_jax.report.blocks import Block, Section, Table, Text
 Findings = Mapping[str, Any]
 _CURVES = {
     "accuracy": ("Top-1 accuracy", ""),
-    "disparity": ("Mean absolute disparity", "The dashed line is what chance alone would show."),
+    "disparity": (
+        "Mean absolute disparity",
+        "A dashed line is what chance alone would show of the methods in its colour.",
+    ),
     "worst_recall": ("Worst class and group recall", ""),
     "advantage": ("Adversary's last advantage in nats", ""),
     "probe": ("Probe's advantage in nats (embedding)", ""),

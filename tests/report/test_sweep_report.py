@@ -143,6 +143,31 @@ def test_the_adversarys_advantage_is_the_last_that_was_logged(make_sweep):
     assert not any("n/a" in text for text in texts if "adversary" in text)
 
 
+def test_each_family_has_its_own_line_of_what_chance_would_show(make_sweep):
+    folder = make_sweep(lambdas=("0.0", "1.0"), models=("efficientnet_tiny", "efficientnet_mini"))
+    floors = {}
+    for number, run in enumerate(sorted(folder.iterdir())):
+        content = read_json(run / "eval" / "test.json")
+        content["student"]["floor"] = 0.01 * number
+        write_text(run / "eval" / "test.json", json.dumps(content))
+        weight, model = run.name[1:4], run.name.rpartition("_")[2]
+        floors.setdefault((model, float(weight)), []).append(0.01 * number)
+    figures, _ = show_lambda(folder)
+    figure = figures["Mean absolute disparity"]
+    solid = {t["name"]: t["line"]["color"] for t in figure.traces if "markers" in t["mode"]}
+    dashed = [t for t in figure.traces if t["line"].get("dash") == "dash"]
+    assert [t["name"] for t in dashed if t.get("showlegend", True)] == [
+        "dashed, in each colour: by chance alone"
+    ]
+    for model in ("tiny", "mini"):
+        (line,) = [t for t in dashed if t["name"].endswith(f"{model}, by chance alone")]
+        assert line["x"] == [0.0, 1.0]
+        assert line["y"] == pytest.approx([np.mean(floors[model, weight]) for weight in (0.0, 1.0)])
+        assert line["line"]["color"] == next(c for name, c in solid.items() if name.endswith(model))
+    rows = {(row[0].rpartition("_")[2], float(row[1])): row[-1] for row in figure.table.rows}
+    assert rows == {key: f"{np.mean(values):.4f}" for key, values in floors.items()}
+
+
 def test_a_run_without_an_adversary_has_no_advantage_and_the_page_says_so(make_sweep):
     folder = make_sweep(lambdas=("0.0", "1.0"), models=("efficientnet_tiny", "efficientnet_mini"))
     _, texts = show_lambda(folder)
