@@ -31,12 +31,14 @@ class Table:
       head: Titles of the columns.
       rows: Cells of each row, as text.
       is_folded: Whether the reader has to open the table.
+      is_prose: Whether the cells hold sentences, which are wrapped.
     """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     is_folded: bool = False
+    is_prose: bool = False
 
 
 @dataclass(frozen=True)

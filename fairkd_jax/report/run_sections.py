@@ -8,6 +8,7 @@ from fairkd_jax.report.blocks import Block, Section, Table, Text
 from fairkd_jax.report.class_sections import name_models, show_classes, show_predictions
 from fairkd_jax.report.comparison_text import make_inflation_sentence, make_verdict_sentences
 from fairkd_jax.report.curves import CURVES
+from fairkd_jax.report.meanings import MEANINGS
 from fairkd_jax.report.tables import (
     ROWS,
     find_measure,
@@ -126,7 +127,14 @@ def _list_measures(findings: Findings) -> Section:
     ]
     table = Table("Measures on the test images", ["measure", *titles.values()], rows)
     notes = [Text(note, "note") for note in _MEASURE_NOTES]
-    return Section("measures", "Measures", [table, *notes])
+    means = Table(
+        "What each measure means",
+        ["measure", "means", "does not mean, or misleads when"],
+        [[row.strip(), *MEANINGS[key]] for row, key in ROWS.items()],
+        is_folded=True,
+        is_prose=True,
+    )
+    return Section("measures", "Measures", [table, *notes, means])
 
 
 _MEASURE_NOTES = (
