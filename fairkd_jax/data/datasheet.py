@@ -1,19 +1,21 @@
 """Descriptions of a prepared data set, as a table, a Markdown datasheet and JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fairkd_jax.data.copies import CopySet, describe_copies
 from fairkd_jax.data.layout import read_report
-from fairkd_jax.data.pipeline import Dataset, DatasetInfo
 from fairkd_jax.data.preparation_plan import escape_unprintable
-from fairkd_jax.data.split import Split
+
+if TYPE_CHECKING:  # a report reads datasheets without JAX
+    from fairkd_jax.data.pipeline import Dataset, DatasetInfo
+    from fairkd_jax.data.split import Split
 
 
-def describe_dataset(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
+def describe_dataset(dataset: "Dataset", options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the content of the datasheet, ready for JSON.
 
     Args:
@@ -48,7 +50,7 @@ def describe_dataset(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _describe_copy(copy: CopySet, info: DatasetInfo) -> list[dict[str, Any]]:
+def _describe_copy(copy: CopySet, info: "DatasetInfo") -> list[dict[str, Any]]:
     """Describes each of some equal images: id, split, label, group, and whether the image stays."""
     rows = zip(copy.ids, copy.splits, copy.labels, copy.groups, copy.is_kept, strict=True)
     return [
@@ -63,7 +65,7 @@ def _describe_copy(copy: CopySet, info: DatasetInfo) -> list[dict[str, Any]]:
     ]
 
 
-def _describe_split(split: Split) -> dict[str, Any]:
+def _describe_split(split: "Split") -> dict[str, Any]:
     unknown = np.bincount(split.labels[split.groups < 0], minlength=split.counts.shape[1])
     described = {
         "images": len(split),
@@ -126,12 +128,20 @@ def format_datasheet(description: Mapping[str, Any]) -> str:
     lines += ["", f"## Left out: {len(description['skipped'])}", ""]
     lines += [f"- {item['name']}: {item['reason']}" for item in description["skipped"]]
     lines += ["", "## Equal images", "", description["copies"]["summary"] or "None is known.", ""]
-    for images in description["copies"]["sets"]:
-        meanings = {(image["label"], image["group"]) for image in images}
-        names = [
-            f"{image['id']} ({image['split']}{'' if image['kept'] else ', left out'}: {image['label']},"
-            f" {image['group'] or 'unknown group'})"
-            for image in images
-        ]
-        lines.append(f"- {'contradictory: ' if len(meanings) > 1 else ''}{' = '.join(names)}")
+    lines += [f"- {format_equal_images(images)}" for images in description["copies"]["sets"]]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def format_equal_images(images: Sequence[Mapping[str, Any]]) -> str:
+    """Formats some equal images in one line, with what each was taken for.
+
+    Args:
+      images: One of the sets of equal images of a description, see `describe_dataset`.
+    """
+    meanings = {(image["label"], image["group"]) for image in images}
+    names = [
+        f"{image['id']} ({image['split']}{'' if image['kept'] else ', left out'}: {image['label']},"
+        f" {image['group'] or 'unknown group'})"
+        for image in images
+    ]
+    return f"{'contradictory: ' if len(meanings) > 1 else ''}{' = '.join(names)}"

@@ -2,7 +2,8 @@
 
 The folder `<directory>/<data set>/<settings>[-<source digest>]/<version>/` holds the files of tfds
 (ArrayRecord files and their description), `preparation.json` and one `table_<split>.npz` for each split. A
-table holds ids, labels, groups and attributes, but no images.
+table holds ids, labels, groups and attributes, but no images. `fairkd-prepare` adds a datasheet, and its
+content as JSON.
 """
 
 import json
@@ -21,6 +22,7 @@ from fairkd_jax.errors import UsageError, reading
 
 VERSION = "1.1.0"
 REPORT_NAME = "preparation.json"
+DATASHEET_NAME, DESCRIPTION_NAME = "datasheet.md", "counts.json"
 HASHES = "hashes"  # column of a table; tables of earlier versions have none
 DAMAGED = "the data are damaged: delete that folder, and the data will be prepared again"
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fairkd_jax.cli import OneLineParser
 from fairkd_jax.data.catalog import DATASETS, complete_options
-from fairkd_jax.data.layout import get_default_directory
+from fairkd_jax.data.layout import DATASHEET_NAME, DESCRIPTION_NAME, get_default_directory
 from fairkd_jax.data.preparation_plan import SPLITS
 from fairkd_jax.data.wider_attribute.rules import GROUP_RULES, SPLIT_RULES
 from fairkd_jax.errors import UsageError
@@ -157,12 +157,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog}: {error.filename or options['source']}: {error.strerror}", file=sys.stderr)
         return 2
     folder = Path(dataset.info.directory)
-    note = ", with datasheet.md and counts.json"
+    note = f", with {DATASHEET_NAME} and {DESCRIPTION_NAME}"
     try:
-        write_text(folder / "counts.json", json.dumps(described, indent=1) + "\n")
-        write_text(folder / "datasheet.md", format_datasheet(described))
+        write_text(folder / DESCRIPTION_NAME, json.dumps(described, indent=1) + "\n")
+        write_text(folder / DATASHEET_NAME, format_datasheet(described))
     except OSError as error:  # for example, another user has prepared the data
-        note = f", without datasheet.md and counts.json ({error.strerror})"
+        note = f", without {DATASHEET_NAME} and {DESCRIPTION_NAME} ({error.strerror})"
     print(_format_summary(described, folder, note))
     absent = [name for name in SPLITS if name not in described["splits"]]
     if absent:

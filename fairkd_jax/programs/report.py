@@ -49,7 +49,6 @@ def write_report(
     from fairkd_jax.digests import write_json
     from fairkd_jax.report.changes import read_earlier_report, show_changes
     from fairkd_jax.report.findings import collect_findings
-    from fairkd_jax.report.gallery import make_gallery
     from fairkd_jax.report.html import render_page
     from fairkd_jax.report.run_sections import make_run_sections
     from fairkd_jax.report.static import save_figures
@@ -68,6 +67,8 @@ def write_report(
     about = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
     sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
     if gallery and is_run:
+        from fairkd_jax.report.gallery import make_gallery  # opens the data, which needs JAX
+
         sections.insert(-2, make_gallery(folder, findings, count=gallery, blur=blur))
     if earlier is not None:
         sections.insert(0, show_changes(earlier, findings))

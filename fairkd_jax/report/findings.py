@@ -17,6 +17,7 @@ from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_cor
 from fairkd_jax.fairness.inflation import compare_with_teacher
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
 from fairkd_jax.report.curves import read_curves
+from fairkd_jax.report.data_sheet import read_data_sheet
 from fairkd_jax.runs.folder import find_teacher, flatten, read_run_config, without_unused
 from fairkd_jax.runs.paths import RunFolder
 
@@ -33,11 +34,11 @@ def collect_findings(folder: Path) -> dict[str, Any]:
 
     Returns:
       `folder`, `settings`, `commands`, `checkpoints` of the students; `data` (names, images by
-      split, counts of each split); `models` (the summary of each model); `inflation` of each student that has
-      a teacher, see `compare_with_teacher`; `label` and `group` of each test image; `predictions` of each
-      model, and their `confusion`, images by label and prediction [C][C]; `curves` of each run. With a
-      baseline: `comparison`, see `compare_runs`, `corrections` and `shift`. Numbers that are missing are
-      None or NaN.
+      split, counts of each split); `data_sheet`, see `read_data_sheet`; `models` (the summary of each model);
+      `inflation` of each student that has a teacher, see `compare_with_teacher`; `label` and `group` of each
+      test image; `predictions` of each model, and their `confusion`, images by label and prediction [C][C];
+      `curves` of each run. With a baseline: `comparison`, see `compare_runs`, `corrections` and `shift`.
+      Numbers that are missing are None or NaN.
 
     Raises:
       UsageError: The folder holds no evaluated run, or a file is damaged.
@@ -56,6 +57,7 @@ def collect_findings(folder: Path) -> dict[str, Any]:
         "settings": flatten(without_unused(saved.config, set(saved.config["objectives"]))),
         "commands": [f"fairkd-eval {folder} --checkpoint {run.checkpoint}", f"fairkd-report {folder}"],
         "data": {key: evaluation.get(key, saved.data_info.get(key)) for key in _DATA_KEYS},
+        "data_sheet": read_data_sheet(saved),
         "inflation": {},
         "checkpoints": {STUDENT: run.checkpoint},
     }

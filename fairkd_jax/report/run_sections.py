@@ -8,6 +8,7 @@ from fairkd_jax.report.blocks import Block, Section, Table, Text
 from fairkd_jax.report.class_sections import name_models, show_classes, show_predictions
 from fairkd_jax.report.comparison_text import make_inflation_sentence, make_verdict_sentences
 from fairkd_jax.report.curves import CURVES
+from fairkd_jax.report.data_sheet import show_data_sheet
 from fairkd_jax.report.meanings import MEANINGS
 from fairkd_jax.report.tables import (
     ROWS,
@@ -76,7 +77,8 @@ def _describe_data(findings: Findings) -> Section:
         f"Small: fewer than {_SMALL_CELL} images. A gap from such a cell is mostly chance; its interval says"
         " how much."
     )
-    return Section("data", "Data", [*blocks, Text(note, "note")])
+    sheet = show_data_sheet(findings["data_sheet"])
+    return Section("data", "Data", [*blocks, Text(note, "note"), *sheet])
 
 
 def _state_verdict(findings: Findings) -> Section:
