@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairkd_jax import cli, host_memory
+from fairkd_jax import host_memory
 from tests.programs import ROOT, command, run_program
 
 CONFIG = f"--config={ROOT / 'configs' / 'student.py'}"
@@ -301,4 +301,4 @@ def test_programs_start_once_more_to_tune_the_memory(tmp_path):
 def test_the_log_tells_what_the_package_says(beside, level, shown):
     path = ROOT / beside
     record = logging.LogRecord("absl", level, str(path), 1, "message", (), None)
-    assert cli._is_worth_reading(record) == shown
+    assert is_worth_reading(record) == shown
