@@ -7,6 +7,7 @@ import argparse
 import functools
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from absl import app, flags, logging
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import get_cache_folder, make_folder
+from fairkd_jax.report.text_table import WIDE, Style
 from fairkd_jax.run_log import is_worth_reading
 
 USAGE_ERROR = 2
@@ -222,6 +224,14 @@ def format_flag_error(error: Exception) -> str:
     if isinstance(error, AttributeError | KeyError):
         message = f"unknown key {message}".replace("\\n", ". ").replace("\\'", "'").replace("'", "")
     return message
+
+
+def get_style() -> Style:
+    """Returns the form of tables for where this program prints: of the terminal's width, or without limit."""
+    if not sys.stdout.isatty():
+        return WIDE
+    is_bold = os.environ.get("TERM") not in (None, "dumb") and not os.environ.get("NO_COLOR")
+    return Style(shutil.get_terminal_size().columns, is_bold)
 
 
 def print_once(text: str) -> None:

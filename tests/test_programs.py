@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from fairkd_jax import host_memory
+from fairkd_jax.run_log import is_worth_reading
 from tests.programs import ROOT, command, run_program
 
 CONFIG = f"--config={ROOT / 'configs' / 'student.py'}"

@@ -1,6 +1,7 @@
 """Tables of evaluations: every number stands in the row and the column that say what it is."""
 
 from fairkd_jax.report import tables
+from fairkd_jax.report.population_table import format_population
 
 # What a row, or a column, is called -> the key of a summary.
 ROWS = {
@@ -53,7 +54,7 @@ def test_each_row_of_a_comparison_shows_what_it_says():
 
 def test_each_column_of_a_population_shows_what_it_says():
     evaluations = {f"seed={n}": {"student": summary(0.1 * n), "teacher": summary(0.7)} for n in (2, 5)}
-    head, _, *lines = tables.format_population(evaluations).splitlines()
+    head, _, *lines = format_population(evaluations).splitlines()
     places = [head.index(title) for title in TITLES]
     assert places == sorted(places)
     *lines, mean, deviation = lines
@@ -77,7 +78,7 @@ def test_a_population_has_means_over_seeds_for_each_method():
     evaluations["a=1,seed=2"]["student"]["floor"] = None  # as a file says where there is no number
     evaluations["b=2"] = {"student": summary(0.9)}
     evaluations["a=2,seed=1"] = {"student": summary(0.9)}
-    rows = tables.format_population(evaluations).splitlines()[2 + len(evaluations) :]
+    rows = format_population(evaluations).splitlines()[2 + len(evaluations) :]
     shown = [row.split(", ")[-1].split() for row in rows]
     assert [row.split(", ")[0] for row in rows] == ["a=0", "a=0", "a=1", "a=1"]
     assert shown[0][:5] == ["mean", "over", "3", "seeds", "0.3000"]
@@ -85,7 +86,7 @@ def test_a_population_has_means_over_seeds_for_each_method():
     assert shown[2][:5] == ["mean", "over", "2", "seeds", "0.3000"]
     place = COLUMNS.index("floor")
     assert [shown[0][4 + place], shown[2][4 + place], shown[3][2 + place]] == ["0.3070", "n/a", "n/a"]
-    alone = tables.format_population({"b=1": evaluations["b=2"], "b=2": evaluations["b=2"]})
+    alone = format_population({"b=1": evaluations["b=2"], "b=2": evaluations["b=2"]})
     assert len(alone.splitlines()) == 4
 
 
@@ -102,9 +103,9 @@ def test_an_evaluation_with_the_old_keys_prints_the_same_tables():
     text = tables.format_comparison(new)
     assert text.splitlines()[-2:] == [f"warning, student: {warning}" for warning in warnings]
     assert tables.format_comparison(old) == text
-    text = tables.format_population({"seed=2": new})  # a single seed has no mean
+    text = format_population({"seed=2": new})  # a single seed has no mean
     assert text.splitlines()[-2:] == [f"warning, seed=2: {warning}" for warning in warnings]
-    assert tables.format_population({"seed=2": old}) == text
+    assert format_population({"seed=2": old}) == text
 
 
 def test_the_recall_by_group_says_how_many_images_have_no_group():

@@ -27,7 +27,7 @@ def main(folders: list[str]) -> None:
     result = compare_runs([Path(folder) for folder in folders], split=_SPLIT.value)
     if output:
         write_text(output, json.dumps(make_jsonable(result), indent=2) + "\n")
-    print(comparison_text.format_comparison(result))
+    print(comparison_text.format_comparison(result, cli.get_style()))
 
 
 def run() -> None:

@@ -15,7 +15,7 @@ from fairkd_jax.data.preparation_plan import SPLITS
 from fairkd_jax.data.wider_attribute.rules import GROUP_RULES, SPLIT_RULES
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
-from fairkd_jax.report.tables import align_rows
+from fairkd_jax.report.text_table import align_rows
 
 if TYPE_CHECKING:
     from fairkd_jax.data.pipeline import Dataset

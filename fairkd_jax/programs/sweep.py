@@ -126,7 +126,7 @@ def main() -> None:
     if _SUMMARY.value:
         from fairkd_jax.sweep.summary import write_summary
 
-        print(write_summary(Path(_SUMMARY.value), _MAX_DISPARITY.value, _MARGIN.value))
+        print(write_summary(Path(_SUMMARY.value), _MAX_DISPARITY.value, _MARGIN.value, cli.get_style()))
         return
     if not flags.FLAGS["config"].present:
         raise UsageError("give --config and --grid, or --summary")

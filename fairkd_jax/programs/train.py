@@ -45,7 +45,7 @@ def default_workdir() -> Path:
 def train_members(recipe: "Recipe", workdir: Path) -> None:
     """Trains a population, and scores its members that have not diverged."""
     from fairkd_jax.evaluation.evaluate import evaluate_run
-    from fairkd_jax.report import tables
+    from fairkd_jax.report.population_table import format_population
     from fairkd_jax.training import MembersDiverged, train_recipe
     from fairkd_jax.training.context import find_student_folder
 
@@ -57,7 +57,7 @@ def train_members(recipe: "Recipe", workdir: Path) -> None:
         folders, diverged = {name: folders[name] for name in error.complete}, error
     if folders:
         evaluations = {name: evaluate_run(folder) for name, folder in folders.items()}
-        cli.print_once(f"\n{tables.format_population(evaluations)}")
+        cli.print_once(f"\n{format_population(evaluations, cli.get_style())}")
     if diverged:
         raise diverged
 
@@ -116,7 +116,9 @@ def main() -> None:
         train_recipe(baseline, folder, name="baseline")
         evaluate_run(folder)  # the baseline is a run of its own, for comparisons
     evaluation = evaluate_run(workdir, baseline=folder if baseline is not None else None)
-    cli.print_once(f"\n{tables.format_comparison(evaluation)}\n\n{tables.format_recall_by_group(evaluation)}")
+    style = cli.get_style()
+    cli.print_once(f"\n{tables.format_comparison(evaluation, style)}")
+    cli.print_once(f"\n{tables.format_recall_by_group(evaluation, style)}")
     picture = leave_picture(recipe, workdir)
     cli.print_once(f"\n{picture}for figures and more: fairkd-report {workdir}")
 

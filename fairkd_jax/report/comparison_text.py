@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fairkd_jax.fairness.comparison import HIGHER, LOWER, NOTHING, ONE_SEED, TOO_FEW
-from fairkd_jax.report.tables import align_rows, format_number, format_percent
+from fairkd_jax.report.tables import format_number, format_percent
+from fairkd_jax.report.text_table import WIDE, Style, align_rows
 
 # Measure -> its column's title, its row's title, and digits.
 _MEASURES = {
@@ -26,11 +27,12 @@ _TEACHERS = {
 }
 
 
-def format_comparison(result: Mapping[str, Any]) -> str:
+def format_comparison(result: Mapping[str, Any], style: Style = WIDE) -> str:
     """Formats the result of `compare_runs` as tables and sentences.
 
     Args:
       result: Result of `compare_runs`; missing numbers are NaN, not None.
+      style: Form of the tables.
 
     Returns:
       Tables and sentences, with an empty line between two parts.
@@ -42,11 +44,11 @@ def format_comparison(result: Mapping[str, Any]) -> str:
     ]
     methods, comparisons = result["arms"], result["comparisons"]
     if not comparisons:
-        parts.append(_format_seeds(methods[0]))
+        parts.append(_format_seeds(methods[0], style))
         parts.append("There is nothing to compare with: these runs differ in their seed alone.")
         return "\n\n".join(parts)
-    parts.append(_format_methods(methods))
-    parts.extend(_format_difference(entry, len(comparisons)) for entry in comparisons)
+    parts.append(_format_methods(methods, style))
+    parts.extend(_format_difference(entry, len(comparisons), style) for entry in comparisons)
     notes = [
         "Over seeds: what other seeds of these methods would show on these images. Over images: what these"
         " models would show on other images."
@@ -61,17 +63,17 @@ def format_comparison(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, "\n".join(notes)])
 
 
-def _format_seeds(method: Mapping[str, Any]) -> str:
+def _format_seeds(method: Mapping[str, Any], style: Style) -> str:
     """Formats one method: a row for each seed, then the mean and the standard deviation."""
     rows = [["seed", *(title for title, _, _ in _MEASURES.values()), "folder"]]
     lines = [(str(run["seed"]), run, run["folder"]) for run in method["runs"]]
     lines += [("mean", method["mean"], ""), ("standard deviation", method["deviation"], "")]
     for title, values, folder in lines:
         rows.append([title, *(format_number(values[key], m[2]) for key, m in _MEASURES.items()), folder])
-    return align_rows(rows)
+    return align_rows(rows, style)
 
 
-def _format_methods(methods: Sequence[Mapping[str, Any]]) -> str:
+def _format_methods(methods: Sequence[Mapping[str, Any]], style: Style) -> str:
     """Formats a row for each method, and the folders of its runs."""
     rows = [["mean (standard deviation)", "seeds", *(title for title, _, _ in _MEASURES.values())]]
     folders = []
@@ -84,10 +86,10 @@ def _format_methods(methods: Sequence[Mapping[str, Any]]) -> str:
         rows.append([method["name"], str(len(method["runs"])), *cells])
         runs = ", ".join(f"{run['folder']} (seed {run['seed']})" for run in method["runs"])
         folders.append(f"{method['name']}{'' if place else ', the reference'}: {runs}")
-    return "\n".join([align_rows(rows), "", *folders])
+    return "\n".join([align_rows(rows, style), "", *folders])
 
 
-def _format_difference(entry: Mapping[str, Any], tests: int) -> str:
+def _format_difference(entry: Mapping[str, Any], tests: int, style: Style) -> str:
     """Formats a method minus the reference: a table and the sentences about the difference."""
     seeds, over_seeds, over_images = entry["seeds"], entry["over_seeds"], entry["over_images"]
     rows = [["", "difference", "deviation", "95 % over seeds", "p", "95 % over images", "p"]]
@@ -107,7 +109,7 @@ def _format_difference(entry: Mapping[str, Any], tests: int) -> str:
         )
     lines = [
         f"{entry['arm']} minus {entry['reference']}, seed{'s' * (len(seeds) > 1)} {_join_seeds(seeds)}",
-        align_rows(rows),
+        align_rows(rows, style),
         "",
         *make_verdict_sentences(entry, tests),
     ]

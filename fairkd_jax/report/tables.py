@@ -1,10 +1,10 @@
 """Text tables of an evaluation: the models side by side, and the recall of each class by group."""
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fairkd_jax.report.text_table import WIDE, Style, align_rows, measure_width
 from fairkd_jax.runs.versions import describe_earlier_objectives
 
 # Order of the columns.
@@ -24,7 +24,7 @@ ROWS = {
     "    its 95 % interval": "corrected_interval",
     "  p value of no bias at all": "any_bias_p",
     "largest disparity": "max_abs_disparity",
-    "statistical parity difference (SPD)": "rates.spd",
+    "demographic parity difference (SPD)": "rates.spd",
     "equal opportunity difference (EOD)": "rates.eod",
     "equalized odds difference (DEO)": "rates.deo",
     "average absolute odds difference": "rates.aaod",
@@ -34,6 +34,19 @@ ROWS = {
     "calibration error (ECE)": "ece",
     "area under the ROC curve": "auroc",
 }
+
+# Keys whose smaller value is the better one; of all other numbers it is the larger one.
+_SMALLER_IS_BETTER = {
+    "mean_abs_disparity",
+    "corrected_mean_abs_disparity",
+    "max_abs_disparity",
+    "rates.spd",
+    "rates.eod",
+    "rates.deo",
+    "rates.aaod",
+    "ece",
+}
+_NEITHER_IS_BETTER = {"floor", "corrected_interval", "any_bias_p"}
 
 # Row -> source of the features and kind of the probe.
 _PROBES = {
@@ -60,30 +73,6 @@ def format_measure(value: float | Sequence[float | None] | None) -> str:
     """Formats a number, or the two ends of an interval; "n/a" where one of them is None or NaN."""
     ends = [format_number(end) for end in (value if isinstance(value, Sequence) else [value])]
     return _MISSING if _MISSING in ends else " to ".join(ends)
-
-
-def align_rows(rows: Sequence[Sequence[str]]) -> str:
-    """Aligns rows of cells as a text table, with a rule below the first row.
-
-    The first column is aligned to the left, all other columns to the right.
-
-    Args:
-      rows: Cells of each row; a row of a single cell is a title across all columns.
-
-    Returns:
-      The table, without a line break at the end.
-    """
-    widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(len(rows[0]))]
-    lines = [
-        row[0]
-        if len(row) == 1
-        else "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def find_measure(summary: Mapping[str, Any], key: str) -> Any:
@@ -133,27 +122,30 @@ def read_warnings(summary: Mapping[str, Any]) -> list[str]:
     return list(summary["alarms"]["raised"])
 
 
-def format_comparison(evaluation: Mapping[str, Any]) -> str:
+def format_comparison(evaluation: Mapping[str, Any], style: Style = WIDE) -> str:
     """Formats teacher, student and baseline side by side, with the inflation against the teacher.
 
-    The leakage that probes measured follows, where the evaluation has probes. Warnings and reasons for
-    missing numbers are below the table.
+    The better one of student and baseline is bold. The leakage that probes measured follows, where the
+    evaluation has probes. Warnings and reasons for missing numbers are below the table.
 
     Args:
       evaluation: Result of `evaluate_run`, or the content of its JSON file.
+      style: Form of the table.
 
     Returns:
       The table and the lines below the table.
     """
     names = [name for name in MODELS if name in evaluation]
     models = [evaluation[name] for name in names]
-    rows = [["", *names]]
+    rows, bold = [["", *names]], set[tuple[int, int]]()
     rows.append(["method", *(format_method(m) for m in models)])
     rows.append(["model", *(m["architecture"] for m in models)])
     rows.append(["parameters", *(f"{m['parameters']:,}" for m in models)])
     for title, key in ROWS.items():
         values = [find_measure(model, key) for model in models]
         if any(key.split(".")[0] in model for model in models):  # earlier versions measured less
+            if (better := _find_better(key, [evaluation.get(name, {}) for name in MODELS[1:]])) is not None:
+                bold.add((len(rows), 1 + names.index(MODELS[1:][better])))
             rows.append([title, *map(format_measure, values)])
     inflation = evaluation.get("inflation", {})
     if inflation:
@@ -172,7 +164,16 @@ def format_comparison(evaluation: Mapping[str, Any]) -> str:
     if not any(m["num_gaps"] for m in models):
         lines.append("no disparity: no class has 2 images or more in each of two groups")
     lines += [f"warning, {name}: {text}" for name in names for text in read_warnings(evaluation[name])]
-    return "\n".join([align_rows(rows), *lines, *_list_probe_reasons(evaluation, names)])
+    return "\n".join([align_rows(rows, style, bold), *lines, *_list_probe_reasons(evaluation, names)])
+
+
+def _find_better(key: str, summaries: Sequence[Mapping[str, Any]]) -> int | None:
+    """Finds which of two models has the better number; None where neither has."""
+    values: list[Any] = [find_measure(summary, key) for summary in summaries]
+    shown = [format_measure(value) for value in values]
+    if key in _NEITHER_IS_BETTER or _MISSING in shown or shown[0] == shown[1]:
+        return None
+    return int((values[0] < values[1]) != (key in _SMALLER_IS_BETTER))
 
 
 def _list_probe_reasons(evaluation: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -191,85 +192,12 @@ def format_leakage(probe: Mapping[str, Any]) -> str:
     return advantage if advantage == _MISSING else f"{advantage} ({format_number(probe['accuracy'], 2)})"
 
 
-def format_population(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Formats the students of a population, one row each, after their teacher.
-
-    Students whose names differ in the seed alone have two more rows: the mean and the standard deviation of
-    each measure over their seeds. An interval has neither.
-
-    Args:
-      evaluations: Result of `evaluate_run` for each student, by the student's name, for example
-        "adversary.weight=0.5,seed=1".
-
-    Returns:
-      The table, and the warnings below the table.
-    """
-    titles = {
-        "accuracy": "top-1 accuracy",
-        "worst_group_recall": "worst recall",
-        "mean_abs_disparity": "disparity",
-        "floor": "by chance",
-        "corrected_mean_abs_disparity": "corrected",
-        "corrected_interval": "its 95 % interval",
-    }
-    rows = [["", *titles.values()]]
-    first = next(iter(evaluations.values()))
-    if "teacher" in first:
-        rows.append(["teacher", *(format_measure(first["teacher"][key]) for key in titles)])
-    for name, evaluation in evaluations.items():
-        rows.append([name, *(format_measure(evaluation["student"][key]) for key in titles)])
-    rows += _summarize_seeds(
-        {name: evaluation["student"] for name, evaluation in evaluations.items()}, titles
-    )
-    lines = [
-        f"warning, {name}: {text}"
-        for name, evaluation in evaluations.items()
-        for text in read_warnings(evaluation["student"])
-    ]
-    return "\n".join([align_rows(rows), *lines])
-
-
-def _summarize_seeds(students: Mapping[str, Mapping[str, Any]], keys: Iterable[str]) -> list[list[str]]:
-    """Makes the rows of means and standard deviations over the seeds of each method.
-
-    Args:
-      students: Summaries by the name of the student.
-      keys: Keys of the columns.
-
-    Returns:
-      Two rows for each method with two seeds or more. "n/a" where a seed has no number, "" for an interval.
-    """
-    methods: dict[str, list[Mapping[str, Any]]] = {}
-    for name, summary in students.items():
-        shared = [part for part in name.split(",") if not part.startswith("seed=")]
-        if len(shared) < name.count(",") + 1:
-            methods.setdefault(",".join(shared), []).append(summary)
-    rows = []
-    for name, runs in methods.items():
-        if len(runs) < 2:
-            continue
-        means, deviations = [], []
-        for key in keys:
-            values = [run[key] for run in runs]
-            if any(isinstance(value, Sequence) for value in values):
-                means.append("")
-                deviations.append("")
-                continue
-            numbers = [math.nan if value is None else float(value) for value in values]
-            missing = any(map(math.isnan, numbers))
-            means.append(format_number(math.nan if missing else statistics.fmean(numbers)))
-            deviations.append(format_number(math.nan if missing else statistics.stdev(numbers)))
-        prefix = f"{name}, " if name else ""
-        rows.append([f"{prefix}mean over {len(runs)} seeds", *means])
-        rows.append([f"{prefix}standard deviation", *deviations])
-    return rows
-
-
-def format_recall_by_group(evaluation: Mapping[str, Any]) -> str:
+def format_recall_by_group(evaluation: Mapping[str, Any], style: Style = WIDE) -> str:
     """Formats the recall of each class by group, and its disparity, for each model.
 
     Args:
       evaluation: Result of `evaluate_run`, or the content of its JSON file.
+      style: Form of the table; where a row for each class is too wide, each group has a row of its own.
 
     Returns:
       The table, and below it how many images count for no group.
@@ -279,13 +207,23 @@ def format_recall_by_group(evaluation: Mapping[str, Any]) -> str:
     counts = evaluation[names[0]]["counts_by_group"]
     gap = "gap" if len(groups) == 2 else "range"
     rows = [["class", *(f"n {g}" for g in groups), *(f"{n}: {g}" for n in names for g in (*groups, gap))]]
+    narrow = [["class", "group", "n", *names]]
     for c, title in enumerate(classes):
         row = [title, *(str(counts[g][c]) for g in range(len(groups)))]
-        for name in names:
-            row += [format_number(evaluation[name]["recall_by_group"][g][c], 3) for g in range(len(groups))]
-            row.append(format_number(evaluation[name]["disparity"][c], 3))
-        rows.append(row)
-    return "\n".join([align_rows(rows), *_describe_unknown_groups(evaluation, names[0])])
+        recalls = {
+            name: [format_number(evaluation[name]["recall_by_group"][g][c], 3) for g in range(len(groups))]
+            for name in names
+        }
+        gaps = {name: format_number(evaluation[name]["disparity"][c], 3) for name in names}
+        rows.append([*row, *(cell for name in names for cell in (*recalls[name], gaps[name]))])
+        narrow += [
+            ["" if g else title, group, str(counts[g][c]), *(recalls[name][g] for name in names)]
+            for g, group in enumerate(groups)
+        ]
+        narrow.append(["", gap, "", *gaps.values()])
+    fits = style.width is None or measure_width(rows) <= style.width
+    table = align_rows(rows if fits else narrow, style)
+    return "\n".join([table, *_describe_unknown_groups(evaluation, names[0])])
 
 
 def _describe_unknown_groups(evaluation: Mapping[str, Any], model: str) -> list[str]:

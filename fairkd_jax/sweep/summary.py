@@ -14,7 +14,8 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.choice import VALIDATION_ACCURACY, VALIDATION_CORRECTED, choose_method
 from fairkd_jax.evaluation.collect import INTERVAL, CollectedRuns, to_number
 from fairkd_jax.files import write_bytes, write_text
-from fairkd_jax.report.tables import align_rows, format_measure
+from fairkd_jax.report.tables import format_measure
+from fairkd_jax.report.text_table import WIDE, Style, align_rows
 from fairkd_jax.sweep.grid import format_count
 
 CHOICE = "choice"
@@ -29,13 +30,14 @@ _SHOWN = {
 }
 
 
-def write_summary(folder: Path, max_disparity: float | None, margin: float) -> str:
+def write_summary(folder: Path, max_disparity: float | None, margin: float, style: Style = WIDE) -> str:
     """Writes `summary.parquet` and `summary.csv` into a folder of runs.
 
     Args:
       folder: Folder of the runs.
       max_disparity: Upper bound on the corrected disparity, as in `choose_method`; or None.
       margin: Accuracy that may be lost, as in `choose_method`.
+      style: Form of the table.
 
     Returns:
       Table and choice as text.
@@ -53,12 +55,12 @@ def write_summary(folder: Path, max_disparity: float | None, margin: float) -> s
     columns = {name: _make_column([row.get(name) for row in runs.rows]) for name in [*names, CHOICE]}
     write_bytes(folder / "summary.parquet", _encode_parquet(columns))
     write_text(folder / "summary.csv", _encode_csv(columns))
-    parts = [_format_table(runs), choice.reason]
+    parts = [_format_table(runs, style), choice.reason]
     parts += [f"Left out, {why}: {format_count(n, 'run')}." for why, n in runs.left_out.items() if n]
     return "\n\n".join(parts)
 
 
-def _format_table(runs: CollectedRuns) -> str:
+def _format_table(runs: CollectedRuns, style: Style) -> str:
     """Formats the runs as text, with a star at each chosen run; a key of some methods alone is left out."""
     keys = [key for key in runs.keys if len({row[key] for row in runs.rows} - {None}) > 1]
     rows = [["run", *keys, *_SHOWN, "95 % interval"]]
@@ -68,7 +70,7 @@ def _format_table(runs: CollectedRuns) -> str:
         cells += [format_measure(_drop_nan(row[key])) for key in _SHOWN.values()]
         ends = [_drop_nan(row[key]) for key in INTERVAL]
         rows.append([f"{row['run']}{star}", *cells, format_measure(ends)])
-    return align_rows(rows)
+    return align_rows(rows, style)
 
 
 def _drop_nan(value: Any) -> float | None:

@@ -27,7 +27,7 @@ def test_each_number_that_moved_is_there_with_both_values(make_report_run, tmp_p
     write_json(path, old)
     rows = rows_of(show_changes(read_earlier_report(path), now))
     assert rows["student: top-1 accuracy"][2] == "+0.2500"
-    before, after, change = rows["teacher: statistical parity difference (SPD)"]
+    before, after, change = rows["teacher: demographic parity difference (SPD)"]
     assert (before, change) == ("n/a", "n/a")
     assert float(after) == pytest.approx(now["models"]["teacher"]["rates"]["spd"], abs=1e-4)
     assert len(rows) == 5
