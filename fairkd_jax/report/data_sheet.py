@@ -116,7 +116,7 @@ def show_data_sheet(found: Mapping[str, Any]) -> list[Block]:
         ["left out", f"{sheet['num_skipped']:,} files"],
         ["equal images", sheet["copies"]["summary"] or "none is known"],
     ]
-    blocks: list[Block] = [Table("Datasheet", ["", "value"], rows, is_folded=True, is_prose=True)]
+    blocks: list[Block] = [Table("Datasheet", ["item", "value"], rows, is_folded=True, is_prose=True)]
     skipped = [[item["name"], item["reason"]] for item in sheet["skipped"]]
     copies = [[str(n), format_equal_images(own)] for n, own in enumerate(sheet["copies"]["sets"], 1)]
     for title, head, own, number in (
