@@ -4,8 +4,9 @@ JAX is imported where it is used: `--help` and programs that read tables start w
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -25,7 +26,9 @@ class _ConfigParser(flags.ArgumentParser):
         self._parser = parser
 
     def parse(self, argument: str) -> ConfigDict:
-        """Returns the config for NAME[:WORDS] or FILE.py[:WORDS]."""
+        """Returns the config for NAME[:WORDS], for FILE.py[:WORDS], or for the folder of a run."""
+        if Path(argument).is_dir():
+            return _read_config_of_run(Path(argument))
         path = find_file(argument)
         folder = str(Path(path.partition(":")[0]).absolute().parent)
         is_own = Path(folder) != FOLDER
@@ -43,6 +46,18 @@ class _ConfigParser(flags.ArgumentParser):
     def flag_type(self) -> str:
         """Returns the type for help texts."""
         return "config"
+
+
+def _read_config_of_run(folder: Path) -> ConfigDict:
+    """Reads the config of a run, as its training got it."""
+    from fairkd_jax.recipe.sections import make_tuples  # imports JAX
+    from fairkd_jax.runs.folder import read_run_config
+
+    def convert(section: Mapping[str, Any]) -> dict[str, Any]:
+        inner = {key: convert(value) for key, value in section.items() if isinstance(value, Mapping)}
+        return make_tuples(section) | inner
+
+    return ConfigDict(convert(read_run_config(folder).config), type_safe=False)
 
 
 def define_config_flag(

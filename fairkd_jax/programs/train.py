@@ -1,12 +1,16 @@
 """Trains a student, with its teacher before it, and prints how they compare.
 
 fairkd-train --config rkd_adv[:WORD,...] [--config.KEY=VALUE ...] [--workdir DIR] [--baseline]
+fairkd-train --resume RUN [--config.KEY=VALUE ...] [--baseline]
 fairkd-train --list
 
---config names a config of the project, or a file with a function get_config, as in
-fairkd_jax/configs/rkd.py.
+--config names a config of the project, a file with a function get_config, as in fairkd_jax/configs/rkd.py, or
+the folder of a run, whose config it takes. A first argument without a flag means --config. --resume RUN goes
+on with a run in its own folder: it means --config RUN --workdir RUN.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,7 @@ from ml_collections import config_flags
 
 from fairkd_jax import cli, program_flags
 from fairkd_jax.configs.names import make_run_name
+from fairkd_jax.errors import UsageError
 from fairkd_jax.runs.paths import RunFolder
 
 if TYPE_CHECKING:
@@ -33,8 +38,33 @@ _BASELINE = flags.DEFINE_bool(
     False,
     "Whether to train a second student without debiasing, for comparison; needs a config that debiases.",
 )
+flags.DEFINE_string("resume", "", "Folder of a run to go on with; no --config and no --workdir are needed.")
 program_flags.define_cluster_flags()
 flags.mark_flag_as_required("config")
+
+
+def expand_arguments(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments of a command line in which --config is spelled out.
+
+    Args:
+      arguments: Arguments without the name of the program.
+
+    Raises:
+      UsageError: The folder to go on with does not exist.
+    """
+    expanded = list(arguments)
+    if expanded and not expanded[0].startswith("-"):
+        expanded[0] = f"--config={expanded[0]}"
+    for place, argument in enumerate(expanded):
+        name, equals, folder = argument.partition("=")
+        if name in ("--resume", "-resume") and (equals or place + 1 < len(expanded)):
+            end = place + 1 + (not equals)
+            folder = folder if equals else expanded[place + 1]
+            if not Path(folder).is_dir():
+                raise UsageError(f"--resume {folder}: there is no such folder; name the folder of a run")
+            expanded[place:end] = [f"--config={folder}", f"--workdir={folder}"]
+            break
+    return expanded
 
 
 def default_workdir() -> Path:
@@ -66,7 +96,7 @@ def leave_picture(recipe: "Recipe", workdir: Path) -> str:
     """Draws the curves of a run, its teacher and its baseline, where matplotlib is installed.
 
     Returns:
-      Words for the last line: where the picture is; "" without a picture.
+      Words for the last lines: where the picture is; "" without a picture.
     """
     import jax
 
@@ -87,8 +117,8 @@ def leave_picture(recipe: "Recipe", workdir: Path) -> str:
     except MissingExtraError:
         return ""
     except OSError as error:  # the run is finished, and its folder may be read-only
-        return f"no {own.curves.name} ({error.strerror}); "
-    return f"curves in {own.curves}; "
+        return f", no {own.curves.name} ({error.strerror})"
+    return f", curves in {own.curves}"
 
 
 def main() -> None:
@@ -119,10 +149,15 @@ def main() -> None:
     style = cli.get_style()
     cli.print_once(f"\n{tables.format_comparison(evaluation, style)}")
     cli.print_once(f"\n{tables.format_recall_by_group(evaluation, style)}")
-    picture = leave_picture(recipe, workdir)
-    cli.print_once(f"\n{picture}for figures and more: fairkd-report {workdir}")
+    picture, own = leave_picture(recipe, workdir), RunFolder(workdir)
+    cli.print_once(f"\nresults in {own.evaluation('test')}{picture}, log in {own.log}")
+    cli.print_once(f"next, for figures and more: fairkd-report {workdir}")
 
 
 def run() -> None:
     """Runs the program with the arguments of this process."""
+    try:
+        sys.argv[1:] = expand_arguments(sys.argv[1:])
+    except UsageError as error:
+        cli.fail(str(error))
     cli.run(main)
