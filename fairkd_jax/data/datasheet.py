@@ -40,7 +40,8 @@ def describe_dataset(dataset: "Dataset", options: Mapping[str, Any]) -> dict[str
         "classes": list(info.class_names),
         "groups": list(info.group_names),
         "splits": {name: _describe_split(dataset.split(name)) for name in info.num_examples},
-        "source": report["source"],
+        # The images of a manifest are told by their contents, so that its path is its origin alone.
+        "source": report["source"] or report.get("origin", ""),
         "prepared_at": report["prepared_at"],
         "skipped": report["skipped"],
         "copies": {

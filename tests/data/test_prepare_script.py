@@ -49,6 +49,7 @@ def test_counts_and_datasheet(main, write_manifest, tmp_path, capsys):
     assert described["splits"]["train"]["unknown"] == [1, 0]
     assert described["options"] == {"class_names": [], "group_names": [], "missing": []}
     sheet = (folder / "datasheet.md").read_text()
+    assert f"`{manifest}`" in sheet
     assert "| cat | 0 | 1 | 1 |" in sheet
     assert f"`{described['splits']['test']['digest']}`" in sheet
 

@@ -26,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from PIL import Image
 
+from fairkd_jax.data.pipeline import open_dataset
 from fairkd_jax.runs.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +38,12 @@ _TRAIN = (
     "--config.log_every_steps=10",
 )
 _LEFT = re.compile(r"tmp|\.part$|^\.staging$|write-")
-# Files that hold times, or what one start alone has printed.
-_VARIES = ("log.txt", "metrics.jsonl", "curves.png", "_METADATA", "_CHECKPOINT_METADATA", "_sharding")
-_TIMES = re.compile(rb'"(sha256|hash|digest|seconds|prepared|created)[a-z_]*": *("[^"]*"|[\d.]+)')
+# Files that hold times, or what one start alone has printed, or that differ each time they are written.
+_VARIES = re.compile(
+    r"log\.txt|metrics\.jsonl|curves\.png|SHA256SUMS|.*METADATA|_sharding|.*\.array_record-.*"
+)
+_TIMES = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_HASHES = re.compile(rb'"(sha256|hash|digest)[a-z_]*": *"[^"]*"')
 _MOST_STARTS = 60  # of one kind; then something stands still
 
 
@@ -116,18 +120,16 @@ def hash_files(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(_normalize(path, folder)).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(_VARIES)
+        if path.is_file() and not _VARIES.fullmatch(path.name)
     }
 
 
 def _normalize(path: Path, folder: Path) -> bytes:
     """Returns the bytes of a file without the name of its folder and without times."""
     data = path.read_bytes().replace(str(folder).encode(), b"FOLDER")
-    if path.suffix in (".json", ".jsonl", ".md", ".txt"):
-        data = re.sub(
-            rb'"(sha256|hash|digest|seconds|prepared|created)[a-z_]*": *("[^"]*"|[\d.]+)', b"", data
-        )
-    return data
+    if path.suffix == ".json":
+        data = _HASHES.sub(b"", data)
+    return _TIMES.sub(b"", data)
 
 
 def read_weights(folder: Path) -> dict[str, str]:
@@ -140,6 +142,18 @@ def read_weights(folder: Path) -> dict[str, str]:
             name = f"{path.parent.relative_to(folder)}:{step}{jax.tree_util.keystr(key)}"
             found[name] = hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
     return found
+
+
+def read_images(folder: Path) -> dict[str, str]:
+    """Returns the hash of the images of each split of prepared data below a folder."""
+    if not (folder / "data" / "manifest").exists():
+        return {}
+    options = {"source": str(folder / "images.csv"), "directory": folder / "data"}
+    dataset = open_dataset("manifest", size=64, cache="none", **options)
+    return {
+        f"images of {name}": hashlib.sha256(dataset.split(name).read_images().tobytes()).hexdigest()
+        for name in dataset.info.num_examples
+    }
 
 
 def list_works(shared: Path) -> list[Work]:
@@ -188,7 +202,7 @@ def check(work: Work, folder: Path, kills: int, rng: random.Random) -> dict:
     seconds = work.finish(folders[0])
     print(f"{work.name}: {seconds:.1f} s", flush=True)
     moments = kill_some_times(work, folders[1], kills, seconds, rng)
-    whole, killed = ({**hash_files(own), **read_weights(own)} for own in folders)
+    whole, killed = ({**hash_files(own), **read_weights(own), **read_images(own)} for own in folders)
     if any("checkpoints/" in name for name in whole):  # the files of a checkpoint may lie otherwise
         whole, killed = (
             {key: value for key, value in found.items() if "checkpoints/" not in key or ":" in key}
