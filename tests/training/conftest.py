@@ -83,8 +83,11 @@ class Task:
         rate=0.2,
         group_heads=0,
         counts=COUNTS,
+        dtype=jnp.float32,
+        class_means=None,
     ):
-        self.student, self.teacher = toy(24, rate).clone(group_heads=group_heads), toy(32, rate)
+        self.student = toy(24, rate).clone(group_heads=group_heads, dtype=dtype)
+        self.teacher = toy(32, rate).clone(dtype=dtype)
         objectives = {name: create_objective(name, **(options or {}).get(name, {})) for name in names}
         optimizers = optimizers or {"student": optax.sgd(0.01), "adversary": optax.sgd(0.1)}
         self.teacher_variables = variables_of(32, 0, teacher_key)
@@ -94,6 +97,7 @@ class Task:
             self.student.architecture.head,
             self.teacher.architecture.head,
             counts,
+            class_means,
         )
         common = {"student": self.student, "objectives": objectives, "optimizers": optimizers}
         options = {"info": info, "image_size": SIZE, "with_ema": ema_decay > 0}
@@ -112,7 +116,7 @@ class Task:
             steps_per_epoch=5.0,
             ema_decay=ema_decay,
         )
-        self.weights = {name: jnp.float32(WEIGHTS[name]) for name in names}
+        self.weights = {name: jnp.float32(WEIGHTS.get(name, 1.0)) for name in names}
         self.compiled_init, self.compiled_step = jax.jit(self.init), jax.jit(self.step)
         self.compiled_teacher = jax.jit(self.teacher.apply)
 
