@@ -15,6 +15,7 @@ LEVELS = {
     "types": 0,
     "natural_order": 0,
     "run_log": 0,
+    "near_paths": 0,
     "digests": 1,
     "progress": 1,
     "commands": 1,

@@ -183,7 +183,7 @@ def test_a_name_is_found_without_its_folder(tmp_path, monkeypatch):
         ("rkd_adv_sampling", "there is no config rkd_adv_sampling; write --config rkd_adv:sampling"),
         ("configs/dkd.py", "there is no config configs/dkd.py; write --config dkd"),
         ("none", f"there is no config none; the configs of the project are {', '.join(CONFIGS)}"),
-        ("configs/none.py", f"no config file configs/none.py; the configs of the project are {CONFIGS[0]}, "),
+        ("configs/none.py", "no config file configs/none.py; of this path, only "),
         ("words", "there is no config words; the configs of the project are student, "),
         ("", "there is no config ''; the configs"),
         ("rkd_adv_sampling_ratio", "write --config rkd:ratio,sampling"),

@@ -1,11 +1,13 @@
 """The text of `--config`: which file it names, and the name of the run's folder."""
 
+import os
 from pathlib import Path
 
 from fairkd_jax.configs.debiasing import ADVERSARY_FORMS, DEBIASING
 from fairkd_jax.configs.presets import DEFAULT_PRESET
 from fairkd_jax.configs.words import Words, parse_words
 from fairkd_jax.errors import UsageError
+from fairkd_jax.near_paths import explain_missing
 
 FOLDER = Path(__file__).parent
 CONFIGS = (
@@ -49,13 +51,14 @@ def find_file(text: str) -> str:
     is_name = "/" not in source and not source.endswith(".py")
     if is_name and source in (*CONFIGS, "base"):
         return f"{FOLDER / source}.py{colon}{words}"
-    if not is_name and Path(source).is_file():
+    if not is_name and os.path.isfile(source):
         return text
     if spelling := _suggest_spelling(Path(source).name.removesuffix(".py"), words):
         is_replaced = Path(source).stem in _REPLACED
         told = f"{source} is now" if is_replaced else f"there is no config {source}; write"
         raise UsageError(f"{told} --config {spelling}")
-    missing = f"there is no config {'' if is_name else 'file '}{source or repr(source)}"
+    near = "" if is_name else explain_missing(Path(source))
+    missing = f"there is no config {'' if is_name else 'file '}{source or repr(source)}{near}"
     raise UsageError(f"{missing}; the configs of the project are {', '.join(CONFIGS)}")
 
 

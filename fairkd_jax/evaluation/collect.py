@@ -15,6 +15,7 @@ from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.compare import MEASURES
 from fairkd_jax.evaluation.methods import group_by_method, identify_run
 from fairkd_jax.natural_order import sort_names
+from fairkd_jax.near_paths import explain_missing
 from fairkd_jax.runs.folder import (
     FREE_KEYS,
     SWEEP_TEACHERS,
@@ -58,7 +59,8 @@ class CollectedRuns:
           UsageError: There is no evaluated run, or a file is damaged.
         """
         if not folder.is_dir():
-            raise UsageError(f"there is no folder {folder}")
+            near = "" if folder.exists() else explain_missing(folder)
+            raise UsageError(f"there is no folder {folder}{near}")
         found = {run: _explain_omission(run) for run in find_runs(folder)}
         self.left_out = Counter(why for why in found.values() if why)
         done = [run for run, why in found.items() if not why]

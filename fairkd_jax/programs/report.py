@@ -18,6 +18,7 @@ from typing import Any
 from fairkd_jax.cli import OneLineParser, print_lines
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import make_jsonable, write_text
+from fairkd_jax.near_paths import explain_missing
 
 _LIBRARIES = ("fairkd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "plotly")
 
@@ -57,7 +58,8 @@ def write_report(
     from fairkd_jax.runs.paths import RunFolder
 
     if not folder.is_dir():
-        what = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        absent = f"there is no folder {folder}{explain_missing(folder)}"
+        what = f"{folder} is no folder" if folder.exists() else absent
         raise UsageError(f"{what}; name the folder of a run or of a sweep")
     earlier = read_earlier_report(against) if against is not None else None
     own = RunFolder(folder)

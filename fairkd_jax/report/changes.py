@@ -7,6 +7,7 @@ from typing import Any
 
 from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.near_paths import explain_missing
 from fairkd_jax.report.blocks import Block, Section, Table, Text
 from fairkd_jax.report.tables import ROWS, find_measure, format_number
 
@@ -23,7 +24,8 @@ def read_earlier_report(path: Path) -> dict[str, Any]:
       UsageError: The file is not there, is damaged, or is not of a report.
     """
     if not path.is_file():
-        raise UsageError(f"there is no file {path}; name the report.json of an earlier report")
+        where = "" if path.exists() else explain_missing(path)
+        raise UsageError(f"there is no file {path}{where}; name the report.json of an earlier report")
     with reading(str(path), "name the report.json of an earlier report"):
         found = read_json(path)
         if not {"data", "folder"} <= found.keys() or not {"models", "methods"} & found.keys():

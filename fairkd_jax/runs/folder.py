@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fairkd_jax.digests import read_json, write_json
 from fairkd_jax.errors import UsageError
+from fairkd_jax.near_paths import explain_missing
 from fairkd_jax.recipe.keys import MODEL_KEYS
 from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.versions import VERSION, take_open_values, upgrade
@@ -141,7 +142,10 @@ def read_run_config(workdir: Path) -> RunConfig:
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_population():
             raise UsageError(f"{workdir} holds a population; name a folder in {folder.members}") from None
-        raise UsageError(f"{workdir} holds no run (no {path.name} in it); train into it first") from None
+        where = "" if workdir.exists() else explain_missing(workdir)
+        raise UsageError(
+            f"{workdir} holds no run (no {path.name} in it){where}; train into it first"
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{path} is damaged, or not the config of a run ({error})") from None
     return RunConfig(config, data_info, methods)

@@ -18,6 +18,7 @@ from fairkd_jax.data.preparation_plan import (
 )
 from fairkd_jax.data.raw_files import RawFile, digest_source, make_earlier_stamp
 from fairkd_jax.errors import UsageError
+from fairkd_jax.near_paths import explain_missing
 
 
 def plan_manifest(
@@ -48,11 +49,12 @@ def plan_manifest(
         )
     path = Path(source).expanduser().absolute()
     if not path.is_file():
+        where = "" if path.exists() else explain_missing(path)
         raise UsageError(
-            f"there is no manifest at {path}; give the path of a CSV or Parquet file as the source"
+            f"there is no manifest at {path}{where}; give the path of a CSV or Parquet file as the source"
         )
     table = read_manifest(path, class_names=class_names, group_names=group_names, missing=missing)
-    absent = [name for name, file in zip(table.paths, table.files, strict=True) if not os.path.isfile(file)]
+    absent = [row for row, file in enumerate(table.files) if not os.path.isfile(file)]
     return PreparationPlan(
         name="manifest",
         settings=f"s{size}-{resize}-"
@@ -72,7 +74,7 @@ def plan_manifest(
         source="",
         origin=str(path),
         num_train=table.splits.count("train"),
-        missing_message=_explain_absent_images(path, absent) if absent else "",
+        missing_message=_explain_absent_images(path, table, absent) if absent else "",
         size=size,
         resize=resize,
         class_names=table.class_names,
@@ -81,10 +83,12 @@ def plan_manifest(
     )
 
 
-def _explain_absent_images(manifest: Path, absent: list[str]) -> str:
+def _explain_absent_images(manifest: Path, table: ManifestTable, absent: list[int]) -> str:
+    first = table.paths[absent[0]]
+    near = escape_unprintable(explain_missing(Path(table.files[absent[0]])))
     return (
         f"{manifest} lists {len(absent)} images that do not exist;"
-        f" the first is {escape_unprintable(absent[0])};"
+        f" the first is {escape_unprintable(first)}{near};"
         " correct the paths, which are relative to the folder of the manifest"
     )
 

@@ -13,6 +13,7 @@ from fairkd_jax.data.raw_files import (
 )
 from fairkd_jax.data.utkface.file_names import ATTRIBUTES, assign_split, parse_name
 from fairkd_jax.errors import UsageError
+from fairkd_jax.near_paths import explain_missing
 
 STORED = ("age", "gender", "race")
 _WHERE = (
@@ -51,8 +52,8 @@ def plan_utkface(
         source_digest=partial(compute_source_digest, path) if at_hand else None,
         earlier_digest=partial(compute_earlier_digest, path),
         source=str(path) if source else "",
-        missing_message=f"there is nothing at {path}; {_WHERE}"
-        if source
+        missing_message=f"there is nothing at {path}{explain_missing(path)}; {_WHERE}"
+        if source and not at_hand
         else f"UTKFace needs a source; {_WHERE}",
         size=size,
         resize=resize,

@@ -24,6 +24,7 @@ from fairkd_jax.data.wider_attribute.wider_source import (
     find_source,
 )
 from fairkd_jax.errors import UsageError
+from fairkd_jax.near_paths import explain_missing
 
 STORED = ("scene", "male", "female", "unspecified")
 _WHERE = (
@@ -67,13 +68,14 @@ def plan_wider_attribute(
     path = Path(source).expanduser().absolute()
     found = find_source(path) if source else None
     records = found.read_records() if found else []
+    near = explain_missing(path) if source and not path.exists() else ""
     return PreparationPlan(
         name="wider_attribute",
         settings=f"s{size}-{resize}",
         source_digest=partial(found.compute_digest, records) if found else None,
         earlier_digest=partial(found.compute_earlier_digest, records) if found else None,
         source=str(path) if source else "",
-        missing_message=f"{path} does not hold WIDER Attribute; {_WHERE}"
+        missing_message=f"{path} does not hold WIDER Attribute{near}; {_WHERE}"
         if source
         else f"WIDER Attribute needs a source; {_WHERE}",
         size=size,

@@ -13,6 +13,7 @@ from safetensors.numpy import save as to_safetensors
 
 from fairkd_jax.errors import MissingExtraError, UsageError, reading
 from fairkd_jax.files import write_bytes
+from fairkd_jax.near_paths import explain_missing
 
 _ADVICE = "the file is damaged, or not a checkpoint of this kind; download the file again"
 _MAX_DEPTH = 8
@@ -50,7 +51,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name the checkpoint file in it")
     if not path.is_file():
-        raise UsageError(f"there is no checkpoint file {path}; check the path")
+        raise UsageError(f"there is no checkpoint file {path}{explain_missing(path)}; check the path")
     if not os.access(path, os.R_OK):
         raise UsageError(f"{path} cannot be read; change the permissions of the file")
     suffix = path.suffix.lower()
