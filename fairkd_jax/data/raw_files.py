@@ -1,22 +1,19 @@
-"""Readers of the image files in a folder or a tar archive; nothing is extracted to disk."""
+"""Readers of the image files in a folder or an archive; nothing is extracted to disk."""
 
 import hashlib
-import lzma
 import os
-import tarfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from fairkd_jax.data.archives import DAMAGE, Member, iterate_members
 from fairkd_jax.data.file_hashes import hash_files
 from fairkd_jax.data.images import PIXELS_REVISION
 from fairkd_jax.data.preparation_plan import DIGEST_LENGTH, escape_unprintable, hash_parts
 from fairkd_jax.errors import UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MAX_ARCHIVE_BYTES = 64 * 2**30
 _EDGE_BYTES = 2**16
 
 
@@ -91,7 +88,7 @@ def _list_paths(folder: Path) -> list[Path]:
 
 
 def read_archive(path: Path, *, max_bytes: int, base_names: bool = True) -> Iterator[RawFile]:
-    """Reads the images of a tar archive (plain, gz, bz2 or xz) one after the other.
+    """Reads the images of a zip archive, or of a tar archive (plain, gz, bz2 or xz), one after the other.
 
     The function writes nothing to disk, so the names in the archive cannot overwrite files. The bytes of a
     file stay in memory as long as its `RawFile` exists.
@@ -105,50 +102,28 @@ def read_archive(path: Path, *, max_bytes: int, base_names: bool = True) -> Iter
       The images in the order of the archive.
 
     Raises:
-      UsageError: The file is not a tar archive, is damaged or is cut short, or unpacks to more than
-        MAX_ARCHIVE_BYTES.
+      UsageError: The file is no tar or zip archive, is damaged or is cut short, or is larger than
+        `iterate_members` allows.
     """
-    total = 0
     try:
-        with tarfile.open(path, mode="r:*") as archive:
-            for member in archive:
-                total += member.size
-                if total > MAX_ARCHIVE_BYTES:
-                    raise UsageError(
-                        f"{path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes; use the published archive"
-                    )
-                name = PurePosixPath(member.name).name
-                if member.isreg() and is_image_name(name):
-                    yield _member_file(archive, member, name if base_names else member.name, max_bytes)
-            _check_end(archive)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        for member in iterate_members(path):
+            name = PurePosixPath(member.name).name
+            if is_image_name(name):
+                yield _read_member(member, name if base_names else member.name, max_bytes)
+    except UsageError:
+        raise
+    except DAMAGE as error:
         reason = escape_unprintable(str(error).partition("\n")[0] or type(error).__name__)
         raise UsageError(
-            f"{path} is not a tar archive, is damaged or is cut short ({reason}); download the file again"
+            f"{path} is no tar or zip archive, is damaged or is cut short ({reason}); download the file again"
         ) from error
 
 
-def _member_file(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, max_bytes: int) -> RawFile:
-    stream = archive.extractfile(member) if member.size <= max_bytes else None
-    if stream is None:
+def _read_member(member: Member, name: str, max_bytes: int) -> RawFile:
+    if member.size > max_bytes:
         return RawFile(name, "", member.size, bytes)
-    data = stream.read()
+    data = member.load()
     return RawFile(name, hashlib.sha256(data).hexdigest(), member.size, partial(bytes, data))
-
-
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Checks the archive up to its end.
-
-    tarfile mistakes a broken header for the end of the archive, and the checksum of a compressed file is at
-    the end.
-    """
-    length, stream = 0, archive.fileobj
-    while stream is not None and (block := stream.read(2**20)):
-        length += len(block)
-        if block.strip(b"\0"):
-            raise tarfile.ReadError("a header in the middle is broken")
-    if length < tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("the end mark is missing")
 
 
 def compute_source_digest(path: Path) -> str:

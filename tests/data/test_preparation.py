@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairkd_jax.data import raw_files, staging
+from fairkd_jax.data import archives, staging
 from fairkd_jax.data.pipeline import open_dataset
 from fairkd_jax.errors import UsageError
 
@@ -148,7 +148,7 @@ def test_broken_header_in_the_middle(tmp_path, encoded):
 
 
 def test_archive_that_unpacks_to_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw_files, "MAX_ARCHIVE_BYTES", 10_000)
+    monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 10_000)
     archive = pack(tmp_path / "a.tar.gz", [("5_0_0_1.jpg", bytes(20_000))])
     with pytest.raises(UsageError, match="unpacks to more than 10000 bytes"):
         open_faces(archive, tmp_path / "d")

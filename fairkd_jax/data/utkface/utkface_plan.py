@@ -1,4 +1,4 @@
-"""The preparation plan of UTKFace, from a folder of images or the published archive."""
+"""The preparation plan of UTKFace, from a folder of images, the published archive or a zip."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -28,7 +28,7 @@ def plan_utkface(
     """Plans the preparation of UTKFace.
 
     Args:
-      source: Path of the published tar archive or of a folder of its images. "" uses prepared data only.
+      source: Path of the published tar archive, of a zip archive or of a folder of its images. "" uses prepared data only.
       size: Side of the stored images in pixels.
       resize: "squash" or "pad".
       target: Attribute that gives the labels, a key of ATTRIBUTES.
