@@ -12,6 +12,7 @@ from fairkd_jax.digests import read_json, write_json
 from fairkd_jax.errors import UsageError
 from fairkd_jax.near_paths import explain_missing
 from fairkd_jax.recipe.keys import MODEL_KEYS
+from fairkd_jax.runs.config_form import check_form
 from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.versions import VERSION, take_open_values, upgrade
 
@@ -132,11 +133,14 @@ def read_run_config(workdir: Path) -> RunConfig:
             raise KeyError(_DATA_INFO)
         if not content.keys() >= _SECTIONS:
             raise KeyError
+        if not isinstance(version, int):
+            raise ValueError(f"{_VERSION} is no whole number")
         if version > VERSION:
             raise UsageError(f"{workdir} holds a run of a later version of fairkd_jax; update fairkd_jax")
         methods = content.pop(_METHODS, {})
         config, methods = upgrade(content, methods, version)
         _check_sections(config)
+        check_form(config, data_info, methods)
     except UsageError:
         raise
     except (FileNotFoundError, NotADirectoryError):

@@ -28,7 +28,8 @@ def plan_utkface(
     """Plans the preparation of UTKFace.
 
     Args:
-      source: Path of the published tar archive, of a zip archive or of a folder of its images. "" uses prepared data only.
+      source: Path of the published tar archive, of a zip archive or of a folder of the images. "" uses
+        prepared data only.
       size: Side of the stored images in pixels.
       resize: "squash" or "pad".
       target: Attribute that gives the labels, a key of ATTRIBUTES.
