@@ -34,13 +34,28 @@ class _ConfigParser(flags.ArgumentParser):
         is_own = Path(folder) != FOLDER
         if is_own and folder not in sys.path:
             sys.path.append(folder)  # the file may import a module that lies beside the file
-        config: ConfigDict = self._parser.parse(path)
+        config = self._execute(path)
         if not isinstance(config, ConfigDict):
             raise UsageError(f"get_config of {argument} must return a ConfigDict, not {config!r}")
         if is_own:
-            from fairkd_jax.configs.known_keys import check_known_keys  # imports JAX
+            from fairkd_jax.configs.known_keys import check_known_keys, check_types  # imports JAX
 
             check_known_keys(config.to_dict())
+            check_types(config.to_dict())
+        return config
+
+    def _execute(self, path: str) -> Any:
+        """Returns what the function of the file returns; the parser keeps an `OSError` for a later reader."""
+        try:
+            config = self._parser.parse(path)
+        except Exception:
+            raise
+        except BaseException as error:  # sys.exit in the file, or an exception of its own
+            raise UsageError(f"the config file {path} raised {error!r}; correct the file") from None
+        kept = getattr(config, "__dict__", {}).get("_error")
+        if isinstance(kept, OSError):
+            reason = str(kept.__cause__ or kept).strip().splitlines()[-1].strip()
+            raise UsageError(f"the config file {path} cannot be read ({reason}); correct the file")
         return config
 
     def flag_type(self) -> str:

@@ -51,7 +51,7 @@ def evaluated(folder):
 def test_a_kept_run_is_evaluated_as_it_was_then(forks, kept, copied, data_directory):
     folder = copied("rkd_adv")
     (folder / "eval" / "test.json").unlink()
-    arguments = ("--workdir", folder, "--baseline", kept / "rkd_adv" / "baseline")
+    arguments = ("--workdir", folder, "--baseline", kept / "rkd_adv" / "baseline", "--batch_size", 10**9)
     ended = forks.run("eval.py", *arguments, FAIRKD_DATA=data_directory)
     assert ended.returncode == 0, ended.stderr
     (then, old), (now, new) = evaluated(kept / "rkd_adv"), evaluated(folder)

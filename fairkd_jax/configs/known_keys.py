@@ -39,6 +39,29 @@ def check_known_keys(config: Mapping[str, Any]) -> None:
         )
 
 
+def check_types(config: Mapping[str, Any]) -> None:
+    """Checks the type of each value of a config file, where the file has switched off the check of its own.
+
+    Args:
+      config: Config that a file has made, as nested mappings.
+
+    Raises:
+      UsageError: A value has another type than the key's default.
+    """
+    for key in list_keys():
+        value: Any = config
+        for name in key.name.split("."):
+            value = value[name]
+        is_empty = isinstance(key.default, type)
+        kind = key.default if is_empty else type(key.default)
+        allowed = {float: (float, int), tuple: (tuple, list)}.get(kind, (kind,))
+        if not (type(value) in allowed or (value is None and is_empty) or key.default is None):
+            raise UsageError(
+                f"the config file sets {key.name} to {str(value)[:80]!r}, a {type(value).__name__};"
+                f" the key is a {kind.__name__}"
+            )
+
+
 def _list_names(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Lists the names of all keys; an empty section counts as a key."""
     for key, value in config.items():

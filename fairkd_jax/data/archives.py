@@ -98,7 +98,7 @@ def _iterate_tar(path: Path) -> Iterator[tuple[int, Member | None]]:
     """Yields the size of each entry, and the entry where it is a regular file."""
     with tarfile.open(path, mode="r:*", tarinfo=_BoundedHeader) as archive:
         while (entry := archive.next()) is not None:
-            archive.members.clear()  # it would keep all of them
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             yield entry.size, _make_tar_member(archive, entry) if entry.isreg() else None
         _check_end(archive)
 

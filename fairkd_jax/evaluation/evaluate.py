@@ -74,7 +74,7 @@ def evaluate_run(
         name: load_run(folder, checkpoint if name == "student" else "best", saved.data_info, mesh)
         for name, folder in folders.items()
     }
-    rows = -(-(batch_size or saved.config["batch_size"]) // mesh.size) * mesh.size
+    rows = _count_rows(batch_size or saved.config["batch_size"], dataset, mesh)
     score = {name: _make_scorer(model, dataset, rows, mesh, probe) for name, model in models.items()}
     scores = {name: score[name](split) for name in models}
     result = _make_result(models, scores, described, dataset, split)
@@ -99,6 +99,12 @@ def _open_run_data(saved: RunConfig, workdir: Path) -> tuple[Dataset, dict[str, 
     if any(saved.data_info.get(key) != value for key, value in current.items()):
         raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
     return dataset, current
+
+
+def _count_rows(batch_size: int, dataset: Dataset, mesh: jax.sharding.Mesh) -> int:
+    """Returns the rows of a batch; more rows than the largest split has would only be padding."""
+    largest = max(dataset.info.num_examples.values())
+    return -(-min(batch_size, largest) // mesh.size) * mesh.size
 
 
 def _find_models(saved: RunConfig, workdir: Path, baseline: Path | None) -> dict[str, Path]:

@@ -22,7 +22,7 @@ from fairkd_jax.recipe.sections import (
     parse_model,
     parse_section,
 )
-from fairkd_jax.recipe.values import check_values, check_weights, normalize
+from fairkd_jax.recipe.values import check_finite, check_values, check_weights, normalize
 
 _RUN_KEYS = (
     "batch_size",
@@ -128,6 +128,7 @@ def parse_recipe(config: ConfigDict) -> Recipe:
     students = tuple(make_students(config))
     for student in students:
         check_weights(student.weights)
+    check_finite(config)
     for name, objective in objectives.items():
         if config.batch_size < (least := objective.smallest_batch):
             raise UsageError(f"batch_size={config.batch_size} is too small for {name}; use {least} or more")

@@ -34,7 +34,7 @@ _SIZE_KEYS = (
 # Each row: keys, the words of the error, and the condition.
 _RULES: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     (_COUNT_KEYS, "must be at least 1", lambda x: x >= 1),
-    (_POSITIVE_KEYS, "must be above 0", lambda x: 0 < x < math.inf),
+    (_POSITIVE_KEYS, "must be above 0, and finite", lambda x: 0 < x < math.inf),
     (_SIZE_KEYS, "must be 0 or more, and finite", lambda x: 0 <= x < math.inf),
     (("seed", "data.seed", "data.digits.seed"), "must be from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32),
     (("optimizer.ema_decay", "optimizer.momentum"), "is not in [0, 1)", lambda x: 0 <= x < 1),
@@ -83,6 +83,21 @@ def check_values(config: ConfigDict) -> None:
             value = operator.attrgetter(key)(config)
             if not holds(value):
                 raise UsageError(f"{key}={value} {words}")
+
+
+def check_finite(config: ConfigDict, prefix: str = "") -> None:
+    """Checks that every number of a config is finite, also where no other check knows the key.
+
+    Raises:
+      UsageError: A number is infinite or NaN; the message names the key.
+    """
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            check_finite(value, f"{prefix}{name}.")
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        for number in numbers:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UsageError(f"{prefix}{name}={value} must be finite")
 
 
 def check_weights(weights: Mapping[str, float]) -> None:

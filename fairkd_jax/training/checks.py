@@ -20,6 +20,8 @@ from fairkd_jax.recipe.sections import ModelRecipe
 from fairkd_jax.training.pretrained import read_first_weights
 from fairkd_jax.training.writers import import_writer, require_tensorboard
 
+_MAX_STEPS = 100_000_000  # the learning rates of all steps are computed before the first
+
 
 def list_trained_models(recipe: Recipe) -> list[ModelRecipe]:
     """Lists the models that a run trains: its student, and its teacher where none is given."""
@@ -98,6 +100,9 @@ def check_data(recipe: Recipe, dataset: Dataset) -> None:
     absent = [split for split in SPLITS if split not in dataset.info.num_examples]
     if absent:
         raise UsageError(f"{dataset.info.name} has no images in {' and '.join(absent)}, which a run needs")
+    steps = recipe.count_steps(dataset.info.num_examples["train"])
+    if steps > _MAX_STEPS:
+        raise UsageError(f"epochs={recipe.epochs} means {steps:,} steps, more than {_MAX_STEPS:,}; use fewer")
     models = list_trained_models(recipe)
     for model in models:
         if model.pretrained:

@@ -188,6 +188,7 @@ def test_the_teachers_config_trains_what_a_distillation_trains_first(make_config
         ({"eval_every_epochs": 0.0}, "eval_every_epochs"),
         ({"seed": -1}, r"seed=-1 must be from 0 to 2\*\*32 - 1"),
         ({"data__image_size": 0}, r"data\.image_size=0 must be at least 1"),
+        ({"epochs": 10**12}, r"epochs=10+ means [\d,]+ steps, more than 100,000,000; use fewer"),
         ({"optimizer__learning_rate": 0.0}, r"optimizer\.learning_rate=0\.0 must be above 0"),
         ({"optimizer__ema_decay": 1.0}, r"optimizer\.ema_decay=1\.0 is not in"),
         ({"augment__crop_scale": 0.0}, "crop_scale"),
