@@ -339,9 +339,41 @@ def test_runs_that_cannot_be_compared_are_refused(make_run, tmp_path):
     assert "other classes" in refusal([first, make_run("fish", config_of(1), classes=["cat", "dog", "fish"])])
     last = make_run("last", config_of(1, 0.0))
     (last / "eval" / "test.json").write_text('{"student": {}, "checkpoint": "last"}')
-    assert "evaluated at its checkpoint best, " in refusal([first, last])
+    assert "test.json holds the scores of the checkpoint last; run `fairkd-eval" in refusal([first, last])
     assert f"run `fairkd-eval {first} --split val` first" in refusal([first, lonely], "val")
     assert "holds no run" in refusal([first, tmp_path / "nowhere"])
+
+
+def test_another_checkpoint_is_compared_where_it_is_asked_for(make_run, start):
+    """The two runs differ at their last checkpoints alone."""
+    runs = [make_run("a", config_of(), draw=3), make_run("b", config_of(weight=0.0), draw=3)]
+    for run in runs:
+        best = read_json(run / "eval" / "test.json")
+        with np.load(run / "predictions" / "test.npz") as file:
+            arrays = {name: file[name] for name in file.files if name != "sha256"}
+        if run == runs[1]:
+            arrays["student_prediction"] = arrays["label"]
+        best["student"]["step"] = arrays["student_step"] = 7
+        write_json(run / "eval" / "test.last.json", best | {"checkpoint": "last"})
+        write_arrays(run / "predictions" / "test.last.npz", arrays)
+    assert "differs by +0.0000" in start(*runs).stdout.replace("-0.0000", "+0.0000")
+    printed = start(*runs, "--checkpoint", "last").stdout
+    assert "Scored at the checkpoint last of each run, not at its best." in printed
+    assert "differs by +0.0000" not in printed.replace("-0.0000", "+0.0000")
+    refused = start(*runs, "--checkpoint", "120")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{runs[0]} was not evaluated on test at its checkpoint 120; run `fairkd-eval" in refused.stderr
+    assert "--checkpoint 120` first" in refused.stderr
+
+
+def test_scores_and_predictions_of_two_steps_are_not_mixed(make_run):
+    runs = [make_run("a", config_of()), make_run("b", config_of(weight=0.0))]
+    path = runs[1] / "predictions" / "test.npz"
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "sha256"}
+    write_arrays(path, arrays | {"student_step": np.array(8)})
+    write_json(runs[1] / "eval" / "test.json", {"student": {"step": 4}, "checkpoint": "best"})
+    assert "test.npz cannot be read (of step 8, but test.json of step 4); run" in refusal(runs)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ ADDED = {
     "data.allow_duplicates": False,
     **{f"{model}.head": "auto" for model in ("student", "teacher")},
     **{f"{model}.norm_epsilon": None for model in ("student", "teacher")},
+    "checkpoints.keep": 1,
+    "checkpoints.keep_every_epochs": 0,
 }  # keys that these configs did not have, with the behaviour of that time
 KEPT["base"] |= ADDED
 

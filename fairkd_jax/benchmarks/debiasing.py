@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairkd_jax.digests import read_json
 from fairkd_jax.evaluation.compare import compare_runs
 from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.fairness.comparison import HIGHER, LOWER, NOTHING, compare_over_seeds
 from fairkd_jax.recipe.related import teacher_config
 from fairkd_jax.report.tables import read_warnings
-from fairkd_jax.runs.paths import RunFolder
+from fairkd_jax.runs.status import find_scored_step, read_evaluation
 from fairkd_jax.training import train
 
 PROBED = ("embedding", "mlp")
@@ -47,20 +46,10 @@ def train_all(
             config = make(method, seed)
             config.teacher.checkpoint = str(teacher.absolute())
             train(config, workdir, name=f"[{done + 1}/{total}] {method} {seed}")
-            if not _is_probed(workdir):
+            if find_scored_step(workdir, "test", probed=True) is None:
                 evaluate_run(workdir, probe=True)
             folders[method].append(workdir)
     return folders
-
-
-def _read_evaluation(workdir: Path) -> dict[str, Any]:
-    return read_json(RunFolder(workdir).evaluation("test"))
-
-
-def _is_probed(workdir: Path) -> bool:
-    return (RunFolder(workdir).evaluation("test")).exists() and "probe" in _read_evaluation(workdir)[
-        "student"
-    ]
 
 
 def summarize_methods(folders: Mapping[str, Sequence[Path]], reference: str) -> list[dict[str, Any]]:
@@ -87,7 +76,7 @@ def summarize_methods(folders: Mapping[str, Sequence[Path]], reference: str) -> 
     others = [method for method in folders if method != reference]
     ordered = (reference, *others)
     comparisons = compare_runs([run for method in ordered for run in folders[method]])["comparisons"]
-    evaluations = {method: [_read_evaluation(run) for run in folders[method]] for method in ordered}
+    evaluations = {method: [read_evaluation(run, "test") for run in folders[method]] for method in ordered}
     teachers, students = (
         [evaluation[model] for evaluation in evaluations[reference]] for model in ("teacher", "student")
     )

@@ -33,6 +33,17 @@ _RUN = (
     Key("log_every_steps", 20, "Number of steps between two reports of the training."),
     Key("eval_every_epochs", 1.0, "Number of epochs between two evaluations on the validation split."),
     Key("checkpoint_every_steps", 200, "Number of steps between two checkpoints."),
+    Key(
+        "checkpoints.keep",
+        1,
+        "Number of last checkpoints that stay, 2 or more of a population's members; with 2 a run goes on from"
+        " the one before where the newest is damaged.",
+    ),
+    Key(
+        "checkpoints.keep_every_epochs",
+        0,
+        "Number of epochs between two checkpoints that are saved and stay for good; 0 for none.",
+    ),
     Key("tensorboard", False, "Whether to write TensorBoard files too, which needs the extra tensorboard."),
     Key(
         "writer",

@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairkd_jax.digests import read_json
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.evaluation.compare import MEASURES
 from fairkd_jax.evaluation.methods import group_by_method, identify_run
@@ -25,7 +24,14 @@ from fairkd_jax.runs.folder import (
     without_unused,
 )
 from fairkd_jax.runs.paths import RunFolder
-from fairkd_jax.runs.status import count_run_steps, find_saved_step, find_scored_step, read_metrics
+from fairkd_jax.runs.status import (
+    count_run_steps,
+    find_saved_step,
+    find_scored_step,
+    make_eval_command,
+    read_evaluation,
+    read_metrics,
+)
 
 VALIDATION = "val_"  # prefix of measures on the validation split
 GAP = "gap/"  # prefix of a class
@@ -104,7 +110,7 @@ def _explain_omission(run: Path) -> str:
     with reading(str(RunFolder(run).config), "train the run again"):
         steps = count_run_steps(read_run_config(run))
     best, last = (find_saved_step(run, which) for which in ("best", "last"))
-    if last and (last < steps or step not in (best, last)):  # a run without checkpoints cannot be judged
+    if last and (last < steps or step != best):  # a run without checkpoints cannot be judged
         return "as trained further since it was evaluated"
     return ""
 
@@ -158,11 +164,11 @@ def read_measures(run: Path) -> Row:
       run: The run's folder.
     """
     folder = RunFolder(run)
-    test = _read_evaluation(folder, "test")
+    test = _read_evaluation(run, "test")
     student = test["student"]
     row = _take_measures(student)
     if find_scored_step(run, "val") == student["step"]:
-        validation = _take_measures(_read_evaluation(folder, "val")["student"])
+        validation = _take_measures(_read_evaluation(run, "val")["student"])
     else:
         validation = _read_validation(folder.metrics, student["step"])
     row |= {f"{VALIDATION}{key}": validation.get(key) for key in row}
@@ -172,10 +178,9 @@ def read_measures(run: Path) -> Row:
     return row | {f"{GAP}{name}": gap for name, gap in gaps}
 
 
-def _read_evaluation(folder: RunFolder, split: str) -> dict[str, Any]:
-    path = folder.evaluation(split)
-    with reading(str(path), f"run `fairkd-eval {folder.path} --split {split}` again"):
-        content = read_json(path)
+def _read_evaluation(run: Path, split: str) -> dict[str, Any]:
+    content = read_evaluation(run, split)
+    with reading(str(RunFolder(run).evaluation(split)), f"run `{make_eval_command(run, split)}` again"):
         _take_measures(content["student"])
         return content
 

@@ -21,6 +21,7 @@ from fairkd_jax.fairness.comparison import (
 )
 from fairkd_jax.fairness.inference import NUM_RESAMPLES, apply_holm_correction
 from fairkd_jax.fairness.metrics import summarize
+from fairkd_jax.runs.paths import BEST
 
 # Keys of a run's summary; all but the last are compared.
 MEASURES = (
@@ -39,7 +40,11 @@ Method = list[EvaluatedRun]
 
 
 def compare_runs(
-    folders: Sequence[Path], *, split: str = "test", num_resamples: int = NUM_RESAMPLES
+    folders: Sequence[Path],
+    *,
+    split: str = "test",
+    checkpoint: str = BEST,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Any]:
     """Compares evaluated runs.
 
@@ -48,12 +53,14 @@ def compare_runs(
     Args:
       folders: Folders of two or more runs.
       split: "train", "val" or "test".
+      checkpoint: The scored checkpoint of every run: "best", "last" or the number of a step.
       num_resamples: Number of resamples and permutations of the images.
 
     Returns:
       The findings, ready for `make_jsonable`. `arms` holds each method with its `name`, its `runs` (folder,
-      seed and measures), and `mean` and `deviation` over the runs. `comparisons` holds one entry for every
-      method but the first, see `_compare_methods`, with `holm_p` and `verdict` for each judged measure.
+      seed, scored step and measures), and `mean` and `deviation` over the runs. `comparisons` holds one entry
+      for every method but the first, see `_compare_methods`, with `holm_p` and `verdict` for each judged
+      measure.
       `holm_p` is corrected over the comparisons for the disparity, and never for accuracy.
 
     Raises:
@@ -61,7 +68,7 @@ def compare_runs(
     """
     if len(folders) < 2:
         raise UsageError("a comparison needs the folders of two runs or more")
-    runs = [read_run(folder, split) for folder in folders]
+    runs = [read_run(folder, split, checkpoint) for folder in folders]
     for run in runs[1:]:
         check_same_images(runs[0], run, split)
     methods = group_runs(runs)
@@ -82,6 +89,7 @@ def compare_runs(
             _add_verdict(comparison, key, p, len(comparisons))
     return {
         "split": split,
+        "checkpoint": checkpoint,
         **{key: data_info.get(key) for key in ("dataset", "class_names", "group_names")},
         "num_examples": len(runs[0].label),
         "arms": described,
@@ -130,7 +138,8 @@ def _measure_run(run: EvaluatedRun) -> dict[str, Any]:
     row = np.where((run.group >= 0) & (run.group < groups), run.group, groups)
     np.add.at(counts, (row, run.label, run.prediction), 1)
     summary = summarize(counts, num_resamples=0)
-    return {"folder": str(run.folder), "seed": run.seed} | {key: summary[key] for key in MEASURES}
+    about = {"folder": str(run.folder), "seed": run.seed, "step": run.step}
+    return about | {key: summary[key] for key in MEASURES}
 
 
 def _describe_runs(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Scores a run's student, its teacher, and another run's student on a split.
 
-    The function writes `eval/<split>.json` and `predictions/<split>.npz` into the run's folder.
+    The function writes `eval/<split>.json` and `predictions/<split>.npz` into the run's folder. For another
+    checkpoint than "best" their names have the checkpoint, as in `eval/<split>.last.json`.
 
     Args:
       workdir: The run's folder.
@@ -54,8 +55,8 @@ def evaluate_run(
       devices: The devices of the evaluation; all devices by default.
 
     Returns:
-      The content of the JSON file. "teacher", "student" and "baseline" hold a summary each, where there is
-      such a model, with the results of probes under "probe"; "inflation" holds the inflation by model.
+      The content of the JSON file. "teacher", "student" and "baseline" hold a summary each, with the scored
+      "step" and the results of probes under "probe"; "inflation" holds the inflation by model.
 
     Raises:
       UsageError: A folder holds no run or no such checkpoint, the runs do not fit together, or no probe can
@@ -83,9 +84,9 @@ def evaluate_run(
     for name in models if probe else ():
         result[name]["probe"] = probe_model(name, score[name], scores[name].features, dataset)
     if not probe:
-        _keep_probes(RunFolder(workdir).evaluation(split), result)
+        _keep_probes(RunFolder(workdir).evaluation(split, checkpoint), result)
     if not jax.process_index():
-        _write_evaluation(workdir, split, dataset, scores, result)
+        _write_evaluation(workdir, dataset, scores, result)
     return result
 
 
@@ -207,9 +208,10 @@ def _keep_probes(path: Path, result: dict[str, Any]) -> None:
 
 
 def _write_evaluation(
-    workdir: Path, split: str, dataset: Dataset, scores: Mapping[str, Scores], result: Mapping[str, Any]
+    workdir: Path, dataset: Dataset, scores: Mapping[str, Scores], result: Mapping[str, Any]
 ) -> None:
     """Writes the predictions and the scores into the run's folder."""
+    split, checkpoint = result["split"], result["checkpoint"]
     source = dataset.split(split)
     arrays: dict[str, np.ndarray] = {
         "id": np.asarray(source.ids, dtype=np.str_),
@@ -219,8 +221,10 @@ def _write_evaluation(
     for name, score in scores.items():
         arrays[f"{name}_prediction"] = score.prediction
         arrays[f"{name}_probabilities"] = score.probabilities
+        arrays[f"{name}_step"] = np.asarray(result[name]["step"])
     folder = RunFolder(workdir)
-    for path in (folder.predictions(split), folder.evaluation(split)):
+    predictions, evaluation = (find(split, checkpoint) for find in (folder.predictions, folder.evaluation))
+    for path in (predictions, evaluation):
         path.parent.mkdir(exist_ok=True)
-    write_arrays(folder.predictions(split), arrays)
-    write_json(folder.evaluation(split), make_jsonable(result))
+    write_arrays(predictions, arrays)
+    write_json(evaluation, make_jsonable(result))

@@ -1,6 +1,6 @@
 """Compares evaluated runs: methods over their seeds, and the differences between methods.
 
-fairkd-compare RUN RUN ... [--split test] [--json FILE]
+fairkd-compare RUN RUN ... [--split test] [--checkpoint best|last|STEP] [--json FILE]
 
 Runs whose configs differ only in the seed belong to one method. The method of the first run is the reference
 for all other methods.
@@ -13,8 +13,12 @@ from absl import flags
 
 from fairkd_jax import cli, program_flags
 from fairkd_jax.files import make_jsonable, write_text
+from fairkd_jax.runs.paths import BEST
 
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Split to compare the runs on.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", BEST, "Scored checkpoint of every run: best, last or the number of a step."
+)
 _JSON = flags.DEFINE_string("json", "", "File to write all results to, as JSON.")
 
 
@@ -24,7 +28,9 @@ def main(folders: list[str]) -> None:
     from fairkd_jax.report import comparison_text
 
     output = program_flags.get_output_file(_JSON)
-    result = compare_runs([Path(folder) for folder in folders], split=_SPLIT.value)
+    result = compare_runs(
+        [Path(folder) for folder in folders], split=_SPLIT.value, checkpoint=_CHECKPOINT.value
+    )
     if output:
         write_text(output, json.dumps(make_jsonable(result), indent=2) + "\n")
     print(comparison_text.format_comparison(result, cli.get_style()))

@@ -1,5 +1,7 @@
 """Scores a run on a split: writes eval/<split>.json and predictions/<split>.npz, and prints the tables.
 
+The files of another checkpoint than best have its name: eval/<split>.last.json, eval/<split>.120.json.
+
 fairkd-eval RUN [--checkpoint best|last|STEP] [--split test] [--baseline OTHER_RUN] [--probe]
 
 RUN is the folder of a run; --workdir RUN is the same.

@@ -1,10 +1,12 @@
 """Writes a report on evaluated runs: one HTML page that opens without a network, and its numbers.
 
-fairkd-report RUN|FOLDER [RUN|FOLDER ...] [--figures DIR] [--against OLD.json] [--gallery N [--blur]]
+fairkd-report RUN|FOLDER [RUN|FOLDER ...] [--checkpoint best|last|STEP] [--figures DIR] [--against OLD.json]
+              [--gallery N [--blur]]
 
 RUN/report.html has figures with the table of their values; RUN/report.json has the numbers. The run without
 debiasing, in RUN/baseline, is the student to compare with. A FOLDER of runs, such as that of a sweep, gets a
-report on all its methods over their seeds. --figures also writes each figure as SVG and PDF, for papers.
+report on all its methods over their seeds. --checkpoint last makes RUN/report.last.html. --figures also
+writes each figure as SVG and PDF, for papers.
 --against shows what moved since the report.json of an earlier report. --gallery shows test images whose
 answer debiasing has changed: whoever gets the page gets these images.
 """
@@ -19,6 +21,7 @@ from fairkd_jax.cli import OneLineParser, print_lines
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import make_jsonable, write_text
 from fairkd_jax.near_paths import explain_missing
+from fairkd_jax.runs.paths import BEST
 
 _LIBRARIES = ("fairkd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "plotly")
 
@@ -26,6 +29,7 @@ _LIBRARIES = ("fairkd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy",
 def write_report(
     folder: Path,
     *,
+    checkpoint: str = BEST,
     figures: Path | None = None,
     against: Path | None = None,
     gallery: int = 0,
@@ -35,6 +39,7 @@ def write_report(
 
     Args:
       folder: The run's folder, or the folder of the runs.
+      checkpoint: The scored checkpoint of a run; its name is part of the names of the files, unless "best".
       figures: Folder for each figure as SVG and PDF; None for no such files.
       against: The report.json of an earlier report; None for none.
       gallery: Number of test images of each kind that the page shows; only of a run.
@@ -57,14 +62,11 @@ def write_report(
     from fairkd_jax.report.sweep_sections import make_sweep_sections
     from fairkd_jax.runs.paths import RunFolder
 
-    if not folder.is_dir():
-        absent = f"there is no folder {folder}{explain_missing(folder)}"
-        what = f"{folder} is no folder" if folder.exists() else absent
-        raise UsageError(f"{what}; name the folder of a run or of a sweep")
-    earlier = read_earlier_report(against) if against is not None else None
     own = RunFolder(folder)
     is_run = own.is_run()
-    findings = collect_findings(folder) if is_run else collect_sweep(folder)
+    _check_folder(folder, is_run, checkpoint)
+    earlier = read_earlier_report(against) if against is not None else None
+    findings = collect_findings(folder, checkpoint) if is_run else collect_sweep(folder)
     findings["versions"] = _list_versions()
     about = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
     sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
@@ -78,11 +80,21 @@ def write_report(
     page = render_page(title, f"{findings['data']['dataset']}: {about}.", sections)
     images = ("label", "group", "predictions")
     content = {key: value for key, value in findings.items() if key not in images}
-    write_json(own.report_numbers, make_jsonable(content))
-    write_text(own.report, page)
+    write_json(own.report_numbers(checkpoint), make_jsonable(content))
+    write_text(own.report(checkpoint), page)
     if figures is not None:
         save_figures(sections, figures)
-    return own.report
+    return own.report(checkpoint)
+
+
+def _check_folder(folder: Path, is_run: bool, checkpoint: str) -> None:
+    """Checks that there is a folder, and that it is a run where a checkpoint is named."""
+    if not folder.is_dir():
+        absent = f"there is no folder {folder}{explain_missing(folder)}"
+        what = f"{folder} is no folder" if folder.exists() else absent
+        raise UsageError(f"{what}; name the folder of a run or of a sweep")
+    if not is_run and checkpoint != BEST:
+        raise UsageError(f"{folder} is no run; leave --checkpoint out, for the best one of each run")
 
 
 def _list_versions() -> dict[str, Any]:
@@ -109,6 +121,11 @@ def main(arguments: list[str] | None = None) -> int:
         "runs", type=Path, nargs="+", metavar="RUN", help="Folder of an evaluated run, or of several."
     )
     parser.add_argument(
+        "--checkpoint",
+        default=BEST,
+        help="Scored checkpoint of a run: best (default), last or the number of a step.",
+    )
+    parser.add_argument(
         "--figures",
         type=Path,
         metavar="DIR",
@@ -133,5 +150,6 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--gallery is a number of images; use 0 or more")
     if (options.figures or options.against) and len(options.runs) > 1:
         parser.error("--figures and --against are for a single report; name one folder")
-    wishes = {name: getattr(options, name) for name in ("figures", "against", "gallery", "blur")}
-    return print_lines(parser.prog, (str(write_report(folder, **wishes)) for folder in options.runs))
+    wishes = vars(options).copy()
+    folders = wishes.pop("runs")
+    return print_lines(parser.prog, (str(write_report(folder, **wishes)) for folder in folders))

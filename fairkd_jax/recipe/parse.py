@@ -12,6 +12,7 @@ from fairkd_jax.recipe.keys import count_steps
 from fairkd_jax.recipe.objectives import make_objectives
 from fairkd_jax.recipe.population import StudentRecipe, make_students
 from fairkd_jax.recipe.sections import (
+    CheckpointRecipe,
     DataRecipe,
     FinetuneRecipe,
     ModelRecipe,
@@ -56,6 +57,7 @@ class Recipe:
       log_every_steps: Number of steps between two reports.
       eval_every_epochs: Number of epochs between two validations.
       checkpoint_every_steps: Number of steps between two checkpoints.
+      checkpoints: Rules which checkpoints stay.
       tensorboard: Whether TensorBoard's event files are written.
       writer: Name of a user's function that receives the numbers, as module:function; "" for none.
       max_disparity: Bound on the corrected disparity of the best checkpoint; None for no bound.
@@ -78,6 +80,7 @@ class Recipe:
     log_every_steps: int
     eval_every_epochs: float
     checkpoint_every_steps: int
+    checkpoints: CheckpointRecipe
     tensorboard: bool
     writer: str
     max_disparity: float | None
@@ -141,6 +144,7 @@ def parse_recipe(config: ConfigDict) -> Recipe:
         teacher=TeacherRecipe(parse_model(config.teacher), config.teacher.checkpoint),
         optimizer=parse_section(OptimizerRecipe, config.optimizer),
         finetune=parse_section(FinetuneRecipe, config.finetune),
+        checkpoints=parse_section(CheckpointRecipe, config.checkpoints),
         data=parse_data(config.data),
         augmentation=parse_augmentation(config.augment),
         balanced_loss=config.cross_entropy.balanced,

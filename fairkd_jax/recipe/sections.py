@@ -107,6 +107,14 @@ class FinetuneRecipe:
 
 
 @dataclass(frozen=True)
+class CheckpointRecipe:
+    """The `checkpoints` section; see the default config."""
+
+    keep: int
+    keep_every_epochs: int
+
+
+@dataclass(frozen=True)
 class DataRecipe:
     """The `data` section; see the default config.
 

@@ -19,12 +19,14 @@ _COUNT_KEYS = (
     "teacher.epochs",
     "log_every_steps",
     "checkpoint_every_steps",
+    "checkpoints.keep",
     "data.size",
     "data.image_size",
 )
 _POSITIVE_KEYS = ("optimizer.learning_rate", "teacher.learning_rate", "eval_every_epochs")
 _SIZE_KEYS = (
     "population.wave_size",
+    "checkpoints.keep_every_epochs",
     "finetune.backbone_scale",
     "finetune.head_first_epochs",
     "optimizer.warmup_epochs",

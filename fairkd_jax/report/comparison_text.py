@@ -7,6 +7,7 @@ from typing import Any
 from fairkd_jax.fairness.comparison import HIGHER, LOWER, NOTHING, ONE_SEED, TOO_FEW
 from fairkd_jax.report.tables import format_number, format_percent
 from fairkd_jax.report.text_table import WIDE, Style, align_rows
+from fairkd_jax.runs.paths import BEST
 
 # Measure -> its column's title, its row's title, and digits.
 _MEASURES = {
@@ -42,6 +43,8 @@ def format_comparison(result: Mapping[str, Any], style: Style = WIDE) -> str:
         f"{result['dataset']}, {result['split']}: {result['num_examples']:,} images in"
         f" {len(result['class_names'])} classes, groups {groups}"
     ]
+    if result["checkpoint"] != BEST:
+        parts.append(f"Scored at the checkpoint {result['checkpoint']} of each run, not at its best.")
     methods, comparisons = result["arms"], result["comparisons"]
     if not comparisons:
         parts.append(_format_seeds(methods[0], style))

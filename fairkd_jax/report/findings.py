@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fairkd_jax.digests import read_arrays, read_json
-from fairkd_jax.errors import reading
+from fairkd_jax.digests import read_arrays
 from fairkd_jax.evaluation.compare import compare_runs
 from fairkd_jax.evaluation.evaluated_run import EvaluatedRun, check_same_images, read_run
 from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
@@ -19,21 +18,23 @@ from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
 from fairkd_jax.report.curves import read_curves
 from fairkd_jax.report.data_sheet import read_data_sheet
 from fairkd_jax.runs.folder import find_teacher, flatten, read_run_config, without_unused
-from fairkd_jax.runs.paths import RunFolder
+from fairkd_jax.runs.paths import BEST, RunFolder
+from fairkd_jax.runs.status import make_eval_command, read_evaluation
 
 SPLIT = "test"
 STUDENT, TEACHER, BASELINE = "student", "teacher", "baseline"
 
 
-def collect_findings(folder: Path) -> dict[str, Any]:
+def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
     """Collects all numbers of the report on a run.
 
     Args:
       folder: The run's folder. The run without debiasing in its folder `baseline` counts where it was
         evaluated.
+      checkpoint: The scored checkpoint of both students: "best", "last" or the number of a step.
 
     Returns:
-      `folder`, `settings`, `commands`, `checkpoints` of the students; `data` (names, images by
+      `folder`, `settings`, `commands`, `checkpoint` of the students; `data` (names, images by
       split, counts of each split); `data_sheet`, see `read_data_sheet`; `models` (the summary of each model);
       `inflation` of each student that has a teacher, see `compare_with_teacher`; `label` and `group` of each
       test image; `predictions` of each model, and their `confusion`, images by label and prediction [C][C];
@@ -43,10 +44,10 @@ def collect_findings(folder: Path) -> dict[str, Any]:
     Raises:
       UsageError: The folder holds no evaluated run, or a file is damaged.
     """
-    saved, run = read_run_config(folder), read_run(folder, SPLIT)
-    evaluation = _read_evaluation(folder)
+    saved, run = read_run_config(folder), read_run(folder, SPLIT, checkpoint)
+    evaluation = read_evaluation(folder, SPLIT, checkpoint)
     models = {name: evaluation[name] for name in (TEACHER, STUDENT) if name in evaluation}
-    predictions, taught = {STUDENT: run.prediction}, _read_teacher_predictions(folder)
+    predictions, taught = {STUDENT: run.prediction}, _read_teacher_predictions(folder, checkpoint)
     if taught is not None:
         predictions[TEACHER] = taught
     folders = {STUDENT: folder}
@@ -55,24 +56,27 @@ def collect_findings(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "folder": str(folder),
         "settings": flatten(without_unused(saved.config, set(saved.config["objectives"]))),
-        "commands": [f"fairkd-eval {folder} --checkpoint {run.checkpoint}", f"fairkd-report {folder}"],
+        "commands": [
+            f"fairkd-eval {folder} --checkpoint {checkpoint}",
+            f"fairkd-report {folder} --checkpoint {checkpoint}",
+        ],
         "data": {key: evaluation.get(key, saved.data_info.get(key)) for key in _DATA_KEYS},
         "data_sheet": read_data_sheet(saved),
         "inflation": {},
-        "checkpoints": {STUDENT: run.checkpoint},
+        "checkpoint": checkpoint,
     }
     if taught is not None:
         found["inflation"][STUDENT] = _compare_with_teacher(run, taught)
     baseline = RunFolder(folder).baseline
-    if _is_evaluated(baseline):
-        other = read_run(baseline, SPLIT)
+    if _is_evaluated(baseline, checkpoint):
+        other = read_run(baseline, SPLIT, checkpoint)
         check_same_images(run, other, SPLIT)
-        content = _read_evaluation(baseline)
+        content = read_evaluation(baseline, SPLIT, checkpoint)
         models[BASELINE], predictions[BASELINE] = content[STUDENT], other.prediction
-        folders[BASELINE], found["checkpoints"][BASELINE] = baseline, other.checkpoint
-        if (own_teacher := _read_teacher_predictions(baseline)) is not None:
+        folders[BASELINE] = baseline
+        if (own_teacher := _read_teacher_predictions(baseline, checkpoint)) is not None:
             found["inflation"][BASELINE] = _compare_with_teacher(other, own_teacher)
-        found["comparison"] = compare_runs([baseline, folder], split=SPLIT)
+        found["comparison"] = compare_runs([baseline, folder], split=SPLIT, checkpoint=checkpoint)
         found |= _compare_predictions(run.label, run.group, predictions, found["data"])
     return found | {
         "models": models,
@@ -90,15 +94,10 @@ def collect_findings(folder: Path) -> dict[str, Any]:
 _DATA_KEYS = ("dataset", "class_names", "group_names", "num_examples", "counts")
 
 
-def _is_evaluated(folder: Path) -> bool:
+def _is_evaluated(folder: Path, checkpoint: str) -> bool:
     own = RunFolder(folder)
-    return own.is_run() and own.evaluation(SPLIT).exists() and own.predictions(SPLIT).exists()
-
-
-def _read_evaluation(folder: Path) -> dict[str, Any]:
-    path = RunFolder(folder).evaluation(SPLIT)
-    with reading(str(path), f"run `fairkd-eval {folder}` again"):
-        return read_json(path)
+    files = own.evaluation(SPLIT, checkpoint), own.predictions(SPLIT, checkpoint)
+    return own.is_run() and all(path.exists() for path in files)
 
 
 def _count_confusion(label: np.ndarray, prediction: np.ndarray, classes: int) -> list[list[int]]:
@@ -107,9 +106,10 @@ def _count_confusion(label: np.ndarray, prediction: np.ndarray, classes: int) ->
     return counts.tolist()
 
 
-def _read_teacher_predictions(folder: Path) -> np.ndarray | None:
+def _read_teacher_predictions(folder: Path, checkpoint: str) -> np.ndarray | None:
     """Reads the teacher's predictions, int64 [N]; None where the teacher was not scored."""
-    arrays = read_arrays(RunFolder(folder).predictions(SPLIT), f"run `fairkd-eval {folder}` again")
+    command = make_eval_command(folder, SPLIT, checkpoint)
+    arrays = read_arrays(RunFolder(folder).predictions(SPLIT, checkpoint), f"run `{command}` again")
     found = arrays.get(f"{TEACHER}_prediction")
     return None if found is None else found.astype(np.int64)
 

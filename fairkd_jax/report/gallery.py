@@ -15,6 +15,7 @@ from fairkd_jax.report.blocks import Block, Gallery, Picture, Section, Text
 from fairkd_jax.runs.dataset import open_data, parse_recorded_data
 from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.runs.paths import RunFolder
+from fairkd_jax.runs.status import make_eval_command
 
 Findings = Mapping[str, Any]
 _SPLIT = "test"
@@ -109,7 +110,12 @@ def _compute_maps(
 
     found = {}
     for name, run in zip(_STUDENTS, (RunFolder(folder).baseline, folder), strict=True):
-        model = load_model(run, which=findings["checkpoints"][name], mesh=make_mesh(None))
+        model = load_model(run, which=findings["checkpoint"], mesh=make_mesh(None))
+        if model.step != findings["models"][name]["step"]:
+            raise UsageError(
+                f"{run} was trained further since it was evaluated; run"
+                f" `{make_eval_command(run, _SPLIT, findings['checkpoint'])}` again"
+            )
         maps = Predictor(model, batch_size=min(_BATCH, len(rows))).predict(pixels).maps
         if maps is None or min(maps.shape[1:3]) < _LEAST_MAP:
             return {}

@@ -130,7 +130,10 @@ def _describe_evaluation(findings: Findings) -> list[str]:
         [title, *(format_measure(models[name][key]) for name in titles)]
         for key, (_, title) in _METRICS.items()
     ]
-    parts = [_make_table(["measure", *titles.values()], rows)]
+    parts = [
+        f"The student is its {findings['checkpoint']} checkpoint, of step {models['student']['step']}.",
+        _make_table(["measure", *titles.values()], rows),
+    ]
     groups = data["group_names"]
     for pair in models["student"]["pairs"]:
         first, second = (groups[g] for g in pair["groups"])

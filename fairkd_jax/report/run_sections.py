@@ -88,8 +88,9 @@ def _state_verdict(findings: Findings) -> Section:
     floor = format_number(student["floor"], 3)
     images, known = student["num_examples"], student["num_known_group"]
     facts = (
-        f"{images:,} test images, {known:,} of a known group; one seed of each model. An unbiased model would"
-        f" show a mean absolute disparity of {floor} here by chance."
+        f"{images:,} test images, {known:,} of a known group; one seed of each model. The student is its"
+        f" {findings['checkpoint']} checkpoint, of step {student['step']}. An unbiased model would show a"
+        f" mean absolute disparity of {floor} here by chance."
     )
     blocks: list[Block] = [Text(facts)]
     if "comparison" in findings:

@@ -13,13 +13,13 @@ import numpy as np
 from scipy import stats
 from tqdm import tqdm
 
-from fairkd_jax.digests import read_json
-from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.choice import choose_method
 from fairkd_jax.evaluation.collect import SEED, CollectedRuns, to_number
 from fairkd_jax.report.curves import ADVANTAGE, read_curves
 from fairkd_jax.report.tables import find_measure
 from fairkd_jax.runs.paths import RunFolder
+from fairkd_jax.runs.status import read_evaluation
 from fairkd_jax.runs.versions import describe_earlier_objectives
 
 LAMBDA = ".weight"  # end of the key that the curves run over
@@ -117,12 +117,10 @@ def _find_lambda(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 def _read_run(folder: Path, name: str) -> dict[str, Any]:
     """Reads the evaluation of a run; its student has the last value of each logged curve, too."""
     own = RunFolder(folder if name == folder.name and RunFolder(folder).is_run() else folder / name)
-    path = own.evaluation("test")
-    with reading(str(path), f"run `fairkd-eval {own.path}` again"):
-        content = read_json(path)
-        last = {key: values[-1] for key, (_, values) in read_curves(own.metrics).items()}
-        content["student"]["last_logged"] = last
-        return content
+    content = read_evaluation(own.path, "test")
+    last = {key: values[-1] for key, (_, values) in read_curves(own.metrics).items()}
+    content["student"]["last_logged"] = last
+    return content
 
 
 def _describe_method(

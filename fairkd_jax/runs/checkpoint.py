@@ -1,12 +1,13 @@
 """Checkpoints of a run: `last`, from which a training resumes, and `best`, the student to use."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
 from fairkd_jax.digests import check_sums, write_sums
 from fairkd_jax.errors import UsageError, reading
@@ -21,6 +22,23 @@ _ITEMS = {
 ADVICE = "it is damaged: delete it and train again, or choose another --workdir"
 
 
+class MisfitError(UsageError):
+    """A checkpoint is whole, and belongs to another configuration."""
+
+
+class _Retention:
+    """The rule which `last` checkpoints stay: the newest ones, and those that are kept for good."""
+
+    def __init__(self, number: int, is_kept: Callable[[int], bool]) -> None:
+        """Takes the number of newest checkpoints, and whether a step is kept for good."""
+        self._number, self._is_kept = number, is_kept
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Returns for each checkpoint whether it stays; Orbax calls this after each saving."""
+        newest = sorted(own.step for own in checkpoints)[-self._number :]
+        return [own.step in newest or self._is_kept(own.step) for own in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints in a run's folder.
 
@@ -29,23 +47,34 @@ class Checkpoints:
     Its variables are `params` and `batch_stats`, averaged where the state has an average.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 1, training: bool = False) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        keep: int = 1,
+        is_kept: Callable[[int], bool] = lambda step: False,
+        training: bool = False,
+    ) -> None:
         """Opens the checkpoints of a folder.
 
         Args:
           workdir: The run's folder.
           keep: Number of `last` checkpoints to keep.
+          is_kept: Function `step -> whether the step's last checkpoint is kept for good`.
           training: Whether this process trains the run. Only such a process deletes incomplete checkpoints
             of a killed run: to a reader, they may belong to a process that is writing now.
         """
         options = {
             kind: ocp.CheckpointManagerOptions(
-                max_to_keep=number,
+                preservation_policy=rule,
                 create=True,
                 enable_async_checkpointing=False,
                 cleanup_tmp_directories=training,
             )
-            for kind, number in ((_LAST, keep), (_BEST, 1))
+            for kind, rule in (
+                (_LAST, _Retention(keep, is_kept)),
+                (_BEST, _Retention(1, lambda step: False)),
+            )
         }
         self._folder = (workdir / "checkpoints").absolute()
         with reading(f"the folder {self._folder}", ADVICE):
@@ -97,6 +126,11 @@ class Checkpoints:
         items = ocp.args.Composite(state=_make_save_args(state), student=_make_save_args(student))
         self._save(_LAST, step, items)
 
+    def delete_last(self, step: int) -> None:
+        """Deletes a `last` checkpoint, if it is there."""
+        if step in self.steps():
+            self._managers[_LAST].delete(step)
+
     def save_best(self, step: int, student: Tree, scores: dict[str, Any]) -> None:
         """Saves a student as the `best` checkpoint, in place of the one before.
 
@@ -128,6 +162,9 @@ class Checkpoints:
     def restore_student(self, which: str, target: Tree) -> tuple[int, Tree]:
         """Reads a student.
 
+        A checkpoint that a training replaces meanwhile is looked up again. Where the newest one is damaged,
+        the one before is read, with a warning.
+
         Args:
           which: "best", "last" or the number of a step.
           target: Tree of `ShapeDtypeStruct` with shardings, of the structure of the variables.
@@ -139,13 +176,39 @@ class Checkpoints:
           UsageError: There is no such checkpoint; or the checkpoint is damaged, or has another structure,
             shape or dtype.
         """
-        available = {kind: manager.latest_step() for kind, manager in self._managers.items()}
-        for kind, step in available.items():
-            if step is not None and which in (kind, str(step)):
-                return step, self._restore(kind, step, "student", target)
-        there = ", ".join(f"{kind} (step {step})" for kind, step in available.items() if step is not None)
+        available = {kind: sorted(manager.all_steps()) for kind, manager in self._managers.items()}
+        for kind, steps in available.items():
+            if steps and which == kind:
+                return self._restore_newest(kind, target)
+            if which in map(str, steps):
+                return int(which), self._restore(kind, int(which), "student", target)
+        there = ", ".join(
+            f"{kind} (step {', '.join(map(str, reversed(steps)))})"
+            for kind, steps in available.items()
+            if steps
+        )
         there = f"--checkpoint can be {there}" if there else "train first, or choose another --workdir"
         raise UsageError(f"there is no checkpoint {which!r} in {self._folder}; {there}")
+
+    def _restore_newest(self, kind: str, target: Tree) -> tuple[int, Tree]:
+        """Reads the student of the newest checkpoint that can be read; see `restore_student`."""
+        manager, failed, first = self._managers[kind], set[int](), None
+        while left := sorted(set(manager.all_steps()) - failed):
+            step = left[-1]
+            try:
+                restored = self._restore(kind, step, "student", target)
+            except MisfitError:
+                raise
+            except UsageError as error:
+                manager.reload()  # a training saves the next checkpoint before it deletes this one
+                first = first or error
+                failed.add(step)
+                continue
+            damaged = max(failed, default=0)
+            if step < damaged:
+                logging.warning("%s; step %d is used instead", first, step)
+            return step, restored
+        raise first or UsageError(f"there is no checkpoint in {self._folder / kind}; start the command again")
 
     def _save(self, kind: str, step: int, items: Any) -> None:
         """Saves a checkpoint, and then the hashes of its files in the first process."""
@@ -190,15 +253,6 @@ class Checkpoints:
             manager.close()
 
 
-def latest_common_step(steps: Sequence[set[int]]) -> int:
-    """Returns the latest step that all students have saved; 0 without such a step.
-
-    Args:
-      steps: Saved steps of each student.
-    """
-    return max(set.intersection(*steps), default=0)
-
-
 def _make_save_args(tree: Tree) -> ocp.args.StandardSave:
     """Makes the arguments that save a tree, with a single copy of each array that a process holds.
 
@@ -231,7 +285,7 @@ def _check_equal_arrays(stored: dict[str, Any], wanted: dict[str, Any], item: st
     differing = sorted(path for path in stored.keys() | wanted.keys() if stored.get(path) != wanted.get(path))
     if differing:
         path = differing[0]
-        raise UsageError(
+        raise MisfitError(
             f"the checkpoint's {item} does not fit this configuration: {len(differing)} arrays differ, first "
             f"{path}: stored {stored.get(path, 'nothing')}, wanted {wanted.get(path, 'nothing')}"
         )

@@ -22,6 +22,8 @@ from fairkd_jax.runs.versions import VERSION, take_open_values, upgrade
 FREE_KEYS = (
     "log_every_steps",
     "checkpoint_every_steps",
+    "checkpoints.keep",
+    "checkpoints.keep_every_epochs",
     "tensorboard",
     "writer",
     "teacher.checkpoint",

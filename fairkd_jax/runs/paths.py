@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+BEST = "best"  # the checkpoint whose files have no checkpoint in their names
+
+
+def _name_by_checkpoint(name: str, checkpoint: str) -> str:
+    """Returns the name of a file on a checkpoint: "best", "last" or the number of a step."""
+    return name if checkpoint == BEST else f"{name}.{checkpoint}"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -33,16 +40,6 @@ class RunFolder:
     def model_card(self) -> Path:
         """The model card."""
         return self.path / "MODEL_CARD.md"
-
-    @property
-    def report(self) -> Path:
-        """The page of the report."""
-        return self.path / "report.html"
-
-    @property
-    def report_numbers(self) -> Path:
-        """The numbers of the report."""
-        return self.path / "report.json"
 
     @property
     def curves(self) -> Path:
@@ -89,13 +86,25 @@ class RunFolder:
         """The folder of the runs of a population's members."""
         return self.path / "members"
 
-    def evaluation(self, split: str) -> Path:
-        """Returns the path of the scores on a split."""
-        return self.path / "eval" / f"{split}.json"
+    def report(self, checkpoint: str = BEST) -> Path:
+        """Returns the path of the page of the report on a checkpoint."""
+        return self.path / f"{_name_by_checkpoint('report', checkpoint)}.html"
 
-    def predictions(self, split: str) -> Path:
-        """Returns the path of the predictions on a split."""
-        return self.path / "predictions" / f"{split}.npz"
+    def report_numbers(self, checkpoint: str = BEST) -> Path:
+        """Returns the path of the numbers of the report on a checkpoint."""
+        return self.path / f"{_name_by_checkpoint('report', checkpoint)}.json"
+
+    def evaluation(self, split: str, checkpoint: str = BEST) -> Path:
+        """Returns the path of a checkpoint's scores on a split."""
+        return self.path / "eval" / f"{_name_by_checkpoint(split, checkpoint)}.json"
+
+    def tables(self, split: str, checkpoint: str = BEST) -> Path:
+        """Returns the path of the tables of a checkpoint's scores on a split, as text."""
+        return self.path / "eval" / f"{_name_by_checkpoint(split, checkpoint)}.txt"
+
+    def predictions(self, split: str, checkpoint: str = BEST) -> Path:
+        """Returns the path of a checkpoint's predictions on a split."""
+        return self.path / "predictions" / f"{_name_by_checkpoint(split, checkpoint)}.npz"
 
     def is_run(self) -> bool:
         """Returns whether the folder holds a run."""

@@ -12,7 +12,7 @@ from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.files import parse_json
 from fairkd_jax.recipe.keys import count_steps
 from fairkd_jax.runs.folder import RunConfig, config_diff, read_run_config
-from fairkd_jax.runs.paths import RunFolder
+from fairkd_jax.runs.paths import BEST, RunFolder
 from fairkd_jax.runs.versions import take_open_values
 
 _TAIL_BYTES = 2**16  # the last line of a file is looked for in its last bytes
@@ -56,8 +56,37 @@ def find_saved_step(folder: Path, which: str) -> int:
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
+def make_eval_command(folder: Path, split: str, checkpoint: str = BEST) -> str:
+    """Returns the command that scores a checkpoint of a run on a split."""
+    command = f"fairkd-eval {folder} --split {split}"
+    return command if checkpoint == BEST else f"{command} --checkpoint {checkpoint}"
+
+
+def read_evaluation(folder: Path, split: str, checkpoint: str = BEST) -> dict[str, Any]:
+    """Reads the scores of a checkpoint on a split.
+
+    Args:
+      folder: The run's folder.
+      split: "train", "val" or "test".
+      checkpoint: The scored checkpoint: "best", "last" or the number of a step.
+
+    Raises:
+      UsageError: The file is absent or damaged, or holds the scores of another checkpoint: an earlier version
+        wrote those of every checkpoint into one file.
+    """
+    path = RunFolder(folder).evaluation(split, checkpoint)
+    command = make_eval_command(folder, split, checkpoint)
+    with reading(str(path), f"run `{command}` again"):
+        content = read_json(path)
+        if not isinstance(content.get("student"), dict):
+            raise ValueError("no student in it")
+        if (found := str(content.get("checkpoint", checkpoint))) != checkpoint:
+            raise UsageError(f"{path} holds the scores of the checkpoint {found}; run `{command}` again")
+        return content
+
+
 def find_scored_step(folder: Path, split: str, *, probed: bool = False) -> int | None:
-    """Returns the step of the student's checkpoint that was scored on a split.
+    """Returns the step of the student's best checkpoint that was scored on a split.
 
     Args:
       folder: The run's folder.
@@ -70,8 +99,11 @@ def find_scored_step(folder: Path, split: str, *, probed: bool = False) -> int |
     path = RunFolder(folder).evaluation(split)
     if not path.exists():
         return None
-    with reading(str(path), f"run `fairkd-eval {folder} --split {split}` again"):
-        student = read_json(path)["student"]
+    with reading(str(path), f"run `{make_eval_command(folder, split)}` again"):
+        content = read_json(path)
+        student = content["student"]
+        if content.get("checkpoint", BEST) != BEST:  # an earlier version has one file for all checkpoints
+            return None
         return student["step"] if not probed or "probe" in student else None
 
 

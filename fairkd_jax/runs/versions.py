@@ -45,6 +45,8 @@ ADDED_KEYS: dict[str, Any] = {
     "student.norm_epsilon": None,
     "teacher.head": "auto",
     "teacher.norm_epsilon": None,
+    "checkpoints.keep": 1,
+    "checkpoints.keep_every_epochs": 0,
 }
 # Labels of the objectives of version 0 in tables, and which of them debias.
 _LABELS = {
@@ -73,6 +75,7 @@ def upgrade(
       methods: The descriptions of the objectives in the file; empty in version 0.
       version: The version of the file.
     """
+    config.setdefault("checkpoints", {})
     for name, value in ADDED_KEYS.items():
         config = _add_key(config, name.split("."), value)
     if version >= 1:

@@ -79,10 +79,17 @@ def build_program(
         log_every=recipe.log_every_steps,
         validate_every=max(1.0, recipe.eval_every_epochs * steps_per_epoch),
         checkpoint_every=recipe.checkpoint_every_steps,
+        keep=recipe.checkpoints.keep,
+        is_kept=functools.partial(_is_kept, every=recipe.checkpoints.keep_every_epochs * steps_per_epoch),
         max_disparity=recipe.max_disparity,
         learning_rates=factors[:, None] * rates[None],
         **parts,
     )
+
+
+def _is_kept(step: int, *, every: float) -> bool:
+    """Returns whether the checkpoint of a step is kept for good, one in `every` steps; never for 0."""
+    return step >= every > 0 and step % max(1.0, every) < 1
 
 
 def _make_functions(

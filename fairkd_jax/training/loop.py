@@ -16,8 +16,9 @@ from fairkd_jax.engine.sharding import make_batch_sharding, to_global
 from fairkd_jax.engine.state import TrainState
 from fairkd_jax.objectives import Metrics
 from fairkd_jax.progress import Progress
-from fairkd_jax.runs.checkpoint import Checkpoints, latest_common_step
+from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.training.program import Program
+from fairkd_jax.training.start import restore_newest
 from fairkd_jax.training.stop import Stopped, StopRequest
 from fairkd_jax.training.student_log import Diverged, StudentLog
 from fairkd_jax.training.writers import Writer
@@ -202,26 +203,19 @@ def fit(
     """
     with contextlib.ExitStack() as stack:
         # A population that is killed while it saves has saved some of its members: it needs the step before.
-        keep = 2 if program.members else 1
+        keep = max(program.keep, 2 if program.members else 1)
+        options: dict[str, Any] = {"keep": keep, "is_kept": program.is_kept, "training": True}
         checkpoints = [
-            stack.enter_context(contextlib.closing(Checkpoints(folder, keep=keep, training=True)))
-            for folder in workdirs
+            stack.enter_context(contextlib.closing(Checkpoints(folder, **options))) for folder in workdirs
         ]
-        step = latest_common_step([own.steps() for own in checkpoints])
+        state, step = restore_newest(checkpoints, program.abstract_state, program.join)
         logs = [
             StudentLog(folder, own, make_writers(folder, step), program.train.counts, program.max_disparity)
             for folder, own in zip(workdirs, checkpoints, strict=True)
         ]
         for log in logs:
             stack.callback(log.close_writers)
-        _run_loop(_Loop(program, _make_start(program, checkpoints, step), step, logs))
-
-
-def _make_start(program: Program, checkpoints: Sequence[Checkpoints], step: int) -> TrainState:
-    """Returns the first state, or the state of a saved step."""
-    if not step:
-        return program.init()
-    return program.join([own.restore_state(program.abstract_state, step) for own in checkpoints])
+        _run_loop(_Loop(program, program.init() if state is None else state, step, logs))
 
 
 def _run_loop(loop: _Loop) -> None:
@@ -247,7 +241,7 @@ def _run_loop(loop: _Loop) -> None:
                 last = loop.step == program.total_steps
                 if last or loop.step % program.validate_every < 1:
                     loop.validate()
-                if last or loop.step % program.checkpoint_every == 0:
+                if last or loop.step % program.checkpoint_every == 0 or program.is_kept(loop.step):
                     loop.save()
                 if last:
                     loop.warn_if_no_best()

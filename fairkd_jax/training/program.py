@@ -41,6 +41,8 @@ class Program:
       log_every: Number of steps between two reports.
       validate_every: Number of steps between two validations, not necessarily whole.
       checkpoint_every: Number of steps between two checkpoints.
+      keep: Number of last checkpoints that stay.
+      is_kept: Function `step -> whether a checkpoint of the step is saved and stays for good`.
       max_disparity: Bound on the corrected disparity of the best checkpoint, or None.
     """
 
@@ -66,4 +68,6 @@ class Program:
     log_every: int
     validate_every: float
     checkpoint_every: int
+    keep: int
+    is_kept: Callable[[int], bool]
     max_disparity: float | None

@@ -1,6 +1,7 @@
 """The gallery: images of both kinds, drawn by a rule that anybody can repeat."""
 
 import base64
+import functools
 import io
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation import prediction
 from fairkd_jax.programs import report
 from fairkd_jax.report import gallery
@@ -21,9 +23,8 @@ class Mapped:
     """A model whose evidence for class c is in corner c, and in corner 0 for the run with debiasing."""
 
     def __init__(self, model, batch_size):
-        folder, which = model
-        assert which == "best"
-        self.is_baseline = folder.name == "baseline"
+        assert model.which == "best"
+        self.is_baseline = model.folder.name == "baseline"
 
     def predict(self, pixels):
         maps = np.full((len(pixels), 2, 2, len(HOSTILE)), -1.0, np.float32)
@@ -31,6 +32,10 @@ class Mapped:
             place = c if self.is_baseline else 0
             maps[:, place // 2, place % 2, c] = 1.0
         return SimpleNamespace(maps=maps)
+
+
+def load_stand_in(run, which, mesh, step=10):
+    return SimpleNamespace(folder=run, which=which, step=step)
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def opened(make_report_run, monkeypatch):
     monkeypatch.setattr(gallery, "parse_recorded_data", lambda saved: None)
     monkeypatch.setattr(gallery, "open_data", lambda data: SimpleNamespace(split=lambda name: split))
     monkeypatch.setattr(gallery.dataclasses, "replace", lambda data, **changes: data)
-    monkeypatch.setattr(loading, "load_model", lambda run, which, mesh: (run, which))
+    monkeypatch.setattr(loading, "load_model", load_stand_in)
     monkeypatch.setattr(prediction, "Predictor", Mapped)
     return folder, images, predictions, split
 
@@ -102,6 +107,14 @@ def test_maps_of_one_pixel_are_left_out(opened, monkeypatch):
     section = gallery.make_gallery(folder, collect_findings(folder), count=4)
     assert {picture.width for block in section.blocks[2:] for picture in block.pictures} == {96}
     assert "no class activation maps" in section.blocks[1].text
+
+
+def test_a_model_that_was_trained_further_has_no_evidence_for_these_answers(opened, monkeypatch):
+    monkeypatch.setattr(loading, "load_model", functools.partial(load_stand_in, step=12))
+    with pytest.raises(
+        UsageError, match="baseline was trained further since it was evaluated; run `fairkd-e"
+    ):
+        gallery.make_gallery(opened[0], collect_findings(opened[0]), count=4)
 
 
 def test_the_page_shows_the_gallery_and_runs_nothing_of_it(opened):

@@ -227,6 +227,33 @@ def test_what_a_run_lacks_is_said_with_the_command_that_adds_it(make_report_run)
     assert not texts_of(sections, "verdict")
 
 
+def test_a_report_on_another_checkpoint_leaves_the_report_on_the_best_alone(make_report_run, capsys):
+    folder, images, _ = make_report_run(["a", "b", "c"], ["g", "h"])
+    for run in (folder, folder / "baseline"):
+        scores = read_json(run / "eval" / "test.json")
+        scores["student"]["step"] = 70
+        write_json(run / "eval" / "test.last.json", scores | {"checkpoint": "last"})
+        arrays = {"student_prediction": images["label"], "student_step": np.array(70)}
+        write_arrays(run / "predictions" / "test.last.npz", images | arrays)
+    assert report.main([str(folder)]) == 0
+    before = {path.name: path.read_bytes() for path in folder.glob("report*")}
+    assert report.main([str(folder), "--checkpoint", "last"]) == 0
+    assert sorted(path.name for path in folder.glob("report*")) == [
+        "report.html",
+        "report.json",
+        "report.last.html",
+        "report.last.json",
+    ]
+    assert all((folder / name).read_bytes() == content for name, content in before.items())
+    found = read_json(folder / "report.last.json")
+    assert (found["checkpoint"], found["comparison"]["arms"][0]["mean"]["accuracy"]) == ("last", 1.0)
+    assert "its last checkpoint, of step 70" in (folder / "report.last.html").read_text(encoding="utf-8")
+    assert "its best checkpoint, of step 10" in before["report.html"].decode()
+    capsys.readouterr()
+    assert report.main([str(folder.parent), "--checkpoint", "last"]) == 2
+    assert "is no run; leave --checkpoint out" in capsys.readouterr().err
+
+
 def test_a_run_with_its_student_without_debiasing_gets_only_the_words_that_one_seed_allows(make_report_run):
     folder, _, _ = make_report_run()
     sections = make_run_sections(report_findings.collect_findings(folder) | {"versions": {}})

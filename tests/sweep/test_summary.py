@@ -140,6 +140,19 @@ def test_validation_is_of_the_checkpoint_that_was_tested(make_run):
     assert table(make_run.folder)[0]["val_accuracy"] == "0.8"
 
 
+def test_scores_of_another_checkpoint_than_the_best_are_none_of_the_sweep(make_run):
+    make_run("a", {"seed": "1"})
+    folder = make_run("b", {"seed": "2"})
+    scores = read_json(folder / "eval" / "test.json")
+    scores["student"] |= {"accuracy": 0.1234}
+    write_json(folder / "eval" / "test.last.json", scores | {"checkpoint": "last"})
+    assert "0.1234" not in write_summary(make_run.folder, None, 0.01)
+    write_json(folder / "eval" / "test.json", scores | {"checkpoint": "last"})  # as an earlier version did
+    text = write_summary(make_run.folder, None, 0.01)
+    assert "0.1234" not in text
+    assert "Left out, as not evaluated yet: 1 run." in text
+
+
 def test_what_is_left_out_is_told_with_the_reason(make_run):
     make_run("a")
     (make_run("b") / "diverged.txt").write_text("loss not finite\n")

@@ -1,6 +1,7 @@
 """The small parts of training: optimizers, sharding, writers, checkpoints."""
 
 import contextlib
+import functools
 import resource
 import shutil
 import time
@@ -23,6 +24,8 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.files import make_jsonable, save_arrays, write_text
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.folder import config_diff
+from fairkd_jax.training import build
+from fairkd_jax.training.start import restore_newest
 
 PARAMS = {"conv": {"kernel": jnp.ones((2, 2))}, "bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
 
@@ -185,6 +188,96 @@ def test_checkpoints_keep_the_last_and_the_best(tmp_path):
         np.testing.assert_array_equal(restored["params"]["w"], expected)
     with pytest.raises(UsageError, match="no checkpoint '7'"):
         checkpoints.restore_student("7", shapes(student))
+
+
+def save_steps(folder, steps, **options):
+    """Saves checkpoints whose arrays are their steps; returns a student as a target."""
+    with contextlib.closing(Checkpoints(folder, training=True, **options)) as checkpoints:
+        for step in steps:
+            student = {"params": {"w": jnp.full(3, step, jnp.float32)}}
+            checkpoints.save_last(step, student, student)
+    return shapes(student)
+
+
+def test_the_newest_checkpoints_stay_and_those_of_some_epochs_for_good(tmp_path):
+    # Epochs of 2.5 steps: every second one ends with the steps 5, 10 and 15.
+    is_kept = functools.partial(build._is_kept, every=5.0)
+    target = save_steps(tmp_path, range(1, 14), keep=2, is_kept=is_kept)
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.steps() == {5, 10, 12, 13}
+    step, student = checkpoints.restore_student("5", target)
+    assert step == 5
+    np.testing.assert_array_equal(student["params"]["w"], 5)
+    with pytest.raises(UsageError, match=r"can be last \(step 13, 12, 10, 5\)"):
+        checkpoints.restore_student("11", target)
+
+
+@pytest.mark.parametrize(
+    ("every", "kept"), [(0.0, []), (3.5, [4, 7, 11]), (4.0, [4, 8, 12]), (0.5, list(range(1, 13)))]
+)
+def test_the_steps_that_end_an_epoch(every, kept):
+    assert [step for step in range(1, 13) if build._is_kept(step, every=every)] == kept
+
+
+def damage(folder, step):
+    for file in (folder / "checkpoints" / "last" / str(step)).rglob("*"):
+        if file.is_file() and file.name != "SHA256SUMS":
+            file.write_bytes(b"cut short")
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+    target = save_steps(tmp_path, (1, 2, 3), keep=3)
+    damage(tmp_path, 3)
+    with contextlib.closing(Checkpoints(tmp_path, keep=3, training=True)) as checkpoints:
+        step, student = checkpoints.restore_student("last", target)
+        assert step == 2
+        np.testing.assert_array_equal(student["params"]["w"], 2)
+        (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert "last/3" in warning
+        assert "changed since it was written" in warning
+        assert warning.endswith("; step 2 is used instead")
+        with pytest.raises(UsageError, match="has changed since it was written"):
+            checkpoints.restore_student("3", target)
+        # A training goes on from there, and saves the damaged step again.
+        state, step = restore_newest([checkpoints], target, lambda states: states[0])
+        assert (step, float(state["params"]["w"][0]), checkpoints.steps()) == (2, 2.0, {1, 2})
+        checkpoints.save_last(3, student, student)
+        assert checkpoints.steps() == {1, 2, 3}
+        with pytest.raises(UsageError, match="does not fit"):  # and not another configuration's
+            restore_newest([checkpoints], shapes({"v": jnp.zeros(3)}), lambda states: states[0])
+        assert checkpoints.steps() == {1, 2, 3}
+    for step in (1, 2, 3):
+        damage(tmp_path, step)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(UsageError, match=r"last/3/.* has changed"):
+        restore_newest([checkpoints], target, lambda states: states[0])
+    with pytest.raises(UsageError, match=r"last/3/.* has changed"):
+        checkpoints.restore_student("last", target)
+    assert checkpoints.steps() == {1, 2, 3}
+    assert restore_newest([Checkpoints(tmp_path / "new")], target, lambda states: states[0]) == (None, 0)
+
+
+@pytest.mark.parametrize("is_partly_deleted", [False, True])
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_looked_up_again(
+    tmp_path, monkeypatch, caplog, is_partly_deleted
+):
+    target = save_steps(tmp_path, (1,))
+    reader, read = Checkpoints(tmp_path), Checkpoints._restore
+
+    def read_late(self, kind, step, item, target):
+        if step < 4:  # faster than anybody reads
+            save_steps(tmp_path, (step + 1,))
+            if is_partly_deleted:
+                old = tmp_path / "checkpoints" / "last" / str(step)
+                shutil.copytree(old.with_name(str(step + 1)), old, dirs_exist_ok=True)
+                shutil.rmtree(old / "student" / "d", ignore_errors=True)
+                damage(tmp_path, step)
+        return read(self, kind, step, item, target)
+
+    monkeypatch.setattr(Checkpoints, "_restore", read_late)
+    step, student = reader.restore_student("last", target)
+    assert (step, float(student["params"]["w"][0])) == (4, 4.0)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.parametrize("training", [False, True])

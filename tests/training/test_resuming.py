@@ -96,6 +96,33 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, make_config, tm
     assert [line["step"] for line in lines_of(tmp_path / "run") if "loss" in line] == [2, 4, 6, 8]
 
 
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
+    finished, make_config, tmp_path, monkeypatch, caplog
+):
+    changes = {"checkpoint_every_steps": 3, "checkpoints__keep": 2}
+    reads = itertools.count(1)
+
+    def read(tree):
+        if next(reads) == 7:
+            raise MemoryError  # as sudden as a kill
+        return jax.device_get(tree)
+
+    monkeypatch.setattr(loop, "read_from_device", read)
+    with pytest.raises(MemoryError):
+        train(make_config(**changes), tmp_path / "run", devices=ONE)
+    monkeypatch.undo()
+    last = tmp_path / "run" / "checkpoints" / "last"
+    assert Checkpoints(tmp_path / "run").steps() == {5, 6}  # a validation saves step 5
+    (last / "6" / "state" / "manifest.ocdbt").write_bytes(b"")
+    (last / "7").mkdir()
+    train(make_config(**changes, checkpoints__keep_every_epochs=1), tmp_path / "run", devices=ONE)
+    warnings = [line for line in caplog.messages if line.endswith("goes on from step 5 instead")]
+    assert [str(step) in line for step, line in zip((7, 6), warnings, strict=True)] == [True, True]
+    assert Checkpoints(tmp_path / "run").steps() == {5, 6, 8}  # 5 ends an epoch
+    jax.tree.map(np.testing.assert_array_equal, last_student(tmp_path / "run")[1], last_student(finished)[1])
+    assert [line["step"] for line in lines_of(tmp_path / "run") if "loss" in line] == [2, 4, 6, 8]
+
+
 def test_training_can_be_made_longer(make_config, tmp_path):
     train(make_config(epochs=1), tmp_path, devices=ONE)
     train(make_config(epochs=2, log_every_steps=1), tmp_path, devices=ONE)
@@ -149,7 +176,7 @@ def test_divergence_keeps_the_last_good_checkpoint(make_config, tmp_path, monkey
     assert Checkpoints(tmp_path).last_step() == 3
 
 
-@pytest.mark.parametrize("damage", ["state emptied", "item absent", "stray step", "no folder", "scores"])
+@pytest.mark.parametrize("damage", ["state emptied", "item absent", "no folder", "scores"])
 def test_a_damaged_checkpoint_is_one_line(finished, make_config, tmp_path, damage):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -160,8 +187,6 @@ def test_a_damaged_checkpoint_is_one_line(finished, make_config, tmp_path, damag
                 file.write_bytes(b"")
     elif damage == "item absent":
         shutil.rmtree(checkpoints / "last" / "8" / "state")
-    elif damage == "stray step":
-        (checkpoints / "last" / "9").mkdir()
     elif damage == "no folder":
         shutil.rmtree(checkpoints)
         checkpoints.write_text("")

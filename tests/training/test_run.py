@@ -16,10 +16,12 @@ from configs import ckd, ckd_adv, rkd_adv, teacher
 from fairkd_jax.data.batches import iterate_train_batches
 from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.evaluate import evaluate_run
+from fairkd_jax.evaluation.evaluated_run import read_run
 from fairkd_jax.recipe.parse import parse_recipe
 from fairkd_jax.recipe.related import baseline_config, teacher_config
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.dataset import open_data
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training import Stopped, loop, train, write_class_means
 from fairkd_jax.training import run as training_run
 from fairkd_jax.training.student_log import rank
@@ -104,9 +106,21 @@ def test_one_device_scores_as_eight_do(distilled):
     assert alone["teacher"]["disparity"] == pytest.approx(together["teacher"]["disparity"], nan_ok=True)
 
 
-def test_a_checkpoint_can_be_chosen(distilled):
+def test_a_checkpoint_can_be_chosen_and_no_other_scores_are_overwritten(distilled, tmp_path):
+    distilled = shutil.copytree(distilled, tmp_path / "run")
+    best, *others = (RunFolder(distilled).evaluation("val", name) for name in ("best", "last", "8"))
+    evaluate_run(distilled, split="val")
+    kept = best.read_bytes()
     assert evaluate_run(distilled, split="val", checkpoint="last")["student"]["step"] == 8
     assert evaluate_run(distilled, split="val", checkpoint="8")["student"]["step"] == 8
+    assert [path.name for path in (best, *others)] == ["val.json", "val.last.json", "val.8.json"]
+    assert best.read_bytes() == kept
+    for name, path in zip(("best", "last", "8"), (best, *others), strict=True):
+        run, written = read_run(distilled, "val", name), json.loads(path.read_text())
+        assert (written["checkpoint"], written["student"]["step"]) == (name, run.step)
+        assert run.prediction.size == written["student"]["num_examples"]
+        with np.load(RunFolder(distilled).predictions("val", name)) as arrays:
+            assert arrays["student_step"] == run.step
     with pytest.raises(
         UsageError, match=r"no checkpoint '99' in .*; --checkpoint can be last \(step 8\), best"
     ):
