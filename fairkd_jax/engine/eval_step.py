@@ -123,7 +123,8 @@ def evaluate(
       batches: This process's parts of the global batches; the last batch is padded with mask 0.
       mesh: The devices.
     """
-    return _join_scores(list(_score_batches(eval_step, variables, batches, mesh)))
+    (scores,) = evaluate_members(eval_step, variables, batches, mesh, 0)
+    return scores
 
 
 def evaluate_members(
@@ -145,13 +146,11 @@ def evaluate_members(
     Returns:
       The scores of each member, or of the single student.
     """
-    results = list(_score_batches(eval_step, variables, batches, mesh))
-    if not members:
-        return [_join_scores(results)]
-    return [
-        _join_scores([(jax.tree.map(lambda x, i=i: x[i], scores), mask) for scores, mask in results])
-        for i in range(members)
-    ]
+    sums = [_ScoreSum() for _ in range(max(1, members))]
+    for scores, mask in _score_batches(eval_step, variables, batches, mesh):
+        for i, own in enumerate(sums):
+            own.add(jax.tree.map(lambda x, i=i: x[i], scores) if members else scores, mask)
+    return [own.join() for own in sums]
 
 
 def _score_batches(
@@ -171,17 +170,29 @@ def _score_batches(
         yield jax.device_get(pending)
 
 
-def _join_scores(results: list[tuple[BatchScores, np.ndarray]]) -> Scores:
-    """Joins the scores of all batches."""
-    images = [_remove_padding((r.prediction, r.probabilities, r.features), mask) for r, mask in results]
-    prediction, probabilities, features = jax.tree.map(lambda *parts: np.concatenate(parts), *images)
-    return Scores(
-        counts=np.stack([r.counts for r, _ in results]).sum(axis=0, dtype=np.int64),
-        cross_entropy=float(np.sum([r.cross_entropy for r, _ in results])),
-        prediction=prediction,
-        probabilities=probabilities,
-        features=features,
-    )
+class _ScoreSum:
+    """The scores of the batches so far; one array holds the counts of all of them."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._counts: np.ndarray | None = None
+        self._cross_entropy: list[Any] = []
+        self._images: list[Tree] = []
+
+    def add(self, scores: BatchScores, mask: np.ndarray) -> None:
+        """Adds the scores of a batch, on the host, with the mask of its rows."""
+        if self._counts is None:
+            self._counts = np.zeros(scores.counts.shape, np.int64)
+        self._counts += scores.counts
+        self._cross_entropy.append(scores.cross_entropy)
+        images = (scores.prediction, scores.probabilities, scores.features)
+        self._images.append(_remove_padding(images, mask))
+
+    def join(self) -> Scores:
+        """Returns the scores of all images."""
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *self._images)
+        assert self._counts is not None
+        return Scores(self._counts, float(np.sum(self._cross_entropy)), *joined)
 
 
 def _remove_padding(arrays: Tree, mask: np.ndarray) -> Tree:

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fairkd_jax.fairness.gaps import Floats, divide
 
+_BLOCK = 2**22  # shares that are compared at a time
+
 
 def _compute_largest_distance(shares: Floats, enough: NDArray[np.bool_]) -> Floats:
     """Computes the largest total variation distance between two groups.
@@ -44,7 +46,16 @@ def compute_equalized_odds(known: NDArray[np.int64], min_count: int) -> dict[str
       of all pairs); the `mean` and the `worst` over the classes. NaN where no groups can be compared.
     """
     total = known.sum(axis=2)
-    per_class = _compute_largest_distance(divide(known, total[..., None]), total >= min_count)
+    size = max(1, _BLOCK // max(1, known.shape[0] * known.shape[2]))
+    parts = [slice(start, start + size) for start in range(0, known.shape[1], size)]
+    per_class = np.concatenate(
+        [
+            _compute_largest_distance(
+                divide(known[:, part], total[:, part, None]), total[:, part] >= min_count
+            )
+            for part in parts
+        ]
+    )
     return {"per_class": per_class.tolist(), **_compute_mean_and_worst(per_class)}
 
 

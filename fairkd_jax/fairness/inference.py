@@ -18,6 +18,7 @@ from fairkd_jax.fairness.gaps import (
 )
 
 NUM_RESAMPLES = 10_000
+_BLOCK = 2**22  # numbers of simulated test sets that are computed at a time
 
 
 def compute_corrected_interval(
@@ -92,20 +93,48 @@ def compute_normal_interval(
     observed = float(compute_mean_abs_gap(np.where(enough, hits, 0.0), np.where(enough, sizes, 0)))
     variance = compute_shrunken_variance(hits, sizes, enough)
     pairs, first, second = list_pairs(len(sizes))
-    counted = (enough[first] & enough[second]).astype(float)
-    normal = np.random.default_rng(seed).standard_normal((len(sizes), num_resamples, sizes.shape[1]))
+    columns = enough.any(axis=0)
+    counted = (enough[first] & enough[second])[:, columns].astype(float)
+    normal, variance = _draw_normal(enough, num_resamples, seed), variance[:, columns]
+    size = max(1, _BLOCK // variance.size)
 
     def compute_excess(t: float, share: float) -> float:
         # The same random numbers for every t: the quantile then changes without jumps.
-        drawn = normal * np.sqrt(0.5 * t * t + variance)[:, None, :]
-        gaps = [np.abs(drawn[a] - drawn[b]) @ row for (a, b), row in zip(pairs, counted, strict=True)]
-        return float(np.quantile(np.sum(gaps, axis=0) / counted.sum(), share)) - observed
+        deviation = np.sqrt(0.5 * t * t + variance)[:, None, :]
+        sums = []
+        for start in range(0, num_resamples, size):
+            drawn = normal[:, start : start + size] * deviation
+            gaps = [np.abs(drawn[a] - drawn[b]) @ row for (a, b), row in zip(pairs, counted, strict=True)]
+            sums.append(np.sum(gaps, axis=0))
+        return float(np.quantile(np.concatenate(sums) / counted.sum(), share)) - observed
 
     outside = 0.5 * (1.0 - level)
     low, high = (
         HALF_NORMAL_MEAN * _find_root(compute_excess, observed, share) for share in (1.0 - outside, outside)
     )
     return min(low, 1.0), min(high, 1.0)  # a gap of shares is at most 1, a normal gap has no bound
+
+
+def _draw_normal(enough: NDArray[np.bool_], num_resamples: int, seed: int) -> Floats:
+    """Draws standard normal numbers for all classes, and keeps those of the K classes that are compared.
+
+    Args:
+      enough: Cells that are compared, bool [G, C].
+      num_resamples: Number of simulated test sets, D.
+      seed: Seed of the numbers.
+
+    Returns:
+      Numbers, float64 [G, D, K]; those of a class do not depend on which other classes are compared.
+    """
+    groups, classes = enough.shape
+    columns, rng = np.flatnonzero(enough.any(axis=0)), np.random.default_rng(seed)
+    normal = np.empty((groups, num_resamples, len(columns)))
+    size = max(1, _BLOCK // classes)
+    for group in range(groups):
+        for start in range(0, num_resamples, size):
+            part = normal[group, start : start + size]
+            part[:] = rng.standard_normal((len(part), classes))[:, columns]
+    return normal
 
 
 def _find_root(compute_excess: Callable[[float, float], float], observed: float, share: float) -> float:
@@ -130,81 +159,6 @@ def find_comparable_cells(total: NDArray[np.int64], min_count: int) -> NDArray[n
     """
     enough = total >= min_count
     return enough & (enough.sum(axis=0) >= 2)
-
-
-def compute_heterogeneity(correct: Floats, total: Floats, enough: NDArray[np.bool_]) -> Floats:
-    """Computes the sum over classes of Pearson's chi-squared of recall between groups.
-
-    With two groups the sum is that of z^2 with the pooled variance, which no permutation changes.
-
-    Args:
-      correct: Examples that were recognised, float64 [..., G, C].
-      total: Examples, float64 [..., G, C].
-      enough: Cells that are compared, bool [G, C].
-
-    Returns:
-      Sums, float64 [...].
-    """
-    correct, total = np.where(enough, correct, 0.0), np.where(enough, total, 0.0)
-    pooled = divide(correct.sum(axis=-2, keepdims=True), total.sum(axis=-2, keepdims=True))
-    deviation = np.where(enough, divide(correct, total) - pooled, 0.0)
-    spread = pooled * (1.0 - pooled)
-    squared = divide(total * deviation**2, np.broadcast_to(spread, total.shape))
-    return np.nansum(squared, axis=(-2, -1))
-
-
-def compute_any_bias_p(
-    correct: ArrayLike,
-    total: ArrayLike,
-    *,
-    min_count: int = 2,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-) -> float:
-    """Computes the p value of no dependence of recall on the group in any class.
-
-    The test permutes the groups within each class.
-
-    Args:
-      correct: Examples that were recognised, int [G, C].
-      total: Examples, int [G, C].
-      min_count: Smallest number of examples in a cell that is compared.
-      num_resamples: Number of permutations.
-      seed: Seed of the permutations.
-
-    Returns:
-      The p value of sum_c z_c^2: (1 + number of permutations with a sum at least as large) /
-      (1 + num_resamples). NaN where no class has two groups to compare, or where every permutation has the
-      same sum: all images of each class are recognised, or none, or a single one among groups of one size.
-    """
-    hits, sizes = np.asarray(correct, np.int64), np.asarray(total, np.int64)
-    enough = find_comparable_cells(sizes, min_count)
-    if not _permutations_differ(hits, sizes, enough):
-        return float("nan")
-    hits, sizes = np.where(enough, hits, 0), np.where(enough, sizes, 0)
-    observed = compute_heterogeneity(hits.astype(float), sizes.astype(float), enough)
-    rng = np.random.default_rng(seed)
-    # Recognised examples are distributed to the groups like balls from an urn, group after group.
-    left_hits, left = hits.sum(axis=0), sizes.sum(axis=0)
-    drawn = np.zeros((num_resamples, *hits.shape))
-    remaining = np.broadcast_to(left_hits, (num_resamples, hits.shape[1])).copy()
-    for group in range(len(hits) - 1):
-        drawn[:, group] = rng.hypergeometric(remaining, left - remaining, sizes[group])
-        remaining -= drawn[:, group].astype(np.int64)
-        left = left - sizes[group]
-    drawn[:, -1] = remaining
-    permuted = compute_heterogeneity(drawn, np.broadcast_to(sizes.astype(float), drawn.shape), enough)
-    return float((1 + np.sum(permuted >= observed * (1.0 - 1e-9))) / (1 + num_resamples))
-
-
-def _permutations_differ(
-    hits: NDArray[np.int64], sizes: NDArray[np.int64], enough: NDArray[np.bool_]
-) -> bool:
-    """Returns whether a permutation of the groups can change the heterogeneity of some class."""
-    right, images = np.where(enough, hits, 0).sum(axis=0), np.where(enough, sizes, 0).sum(axis=0)
-    rarer = np.minimum(right, images - right)
-    unequal = np.any(enough & (sizes * enough.sum(axis=0) != images), axis=0)
-    return bool(np.any((rarer > 1) | ((rarer == 1) & unequal)))
 
 
 def compute_newcombe_interval(

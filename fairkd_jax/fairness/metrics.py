@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairkd_jax.fairness.bootstrap import compute_percentile_intervals
+from fairkd_jax.fairness.bootstrap import Margins, compute_percentile_intervals, sum_margins
 from fairkd_jax.fairness.distributions import (
     compute_bias_amplification,
     compute_demographic_parity,
@@ -23,11 +23,11 @@ from fairkd_jax.fairness.gaps import (
 from fairkd_jax.fairness.inference import (
     NUM_RESAMPLES,
     apply_holm_correction,
-    compute_any_bias_p,
     compute_corrected_interval,
     compute_gap_p_values,
     compute_newcombe_interval,
 )
+from fairkd_jax.fairness.permutation import compute_any_bias_p
 
 Summary = dict[str, Any]
 Integers = NDArray[np.integer[Any]]
@@ -35,18 +35,17 @@ _ROUNDING = 1e-12  # ends of an interval that differ by less are equal
 RESAMPLED_MEASURES = ("accuracy", "macro_recall", "f1")  # and the accuracy by group
 
 
-def _compute_scores(confusion: Integers) -> dict[str, Floats]:
+def _compute_scores(margins: Margins) -> dict[str, Floats]:
     """Computes accuracy, precision, recall and F1 as scikit-learn does with `zero_division=0`.
 
     Args:
-      confusion: Confusion counts, [..., C, C]; rows are labels.
+      margins: Margins of one test set or of D test sets.
 
     Returns:
-      Scores, [...] each; NaN where there are no examples. Macro averages run over the classes that occur as a
-      label or as a prediction.
+      Scores, [] or [D] each; NaN where there are no examples. Macro averages run over the classes that occur
+      as a label or as a prediction.
     """
-    hits, support = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1)
-    predicted = confusion.sum(axis=-2)
+    hits, support, predicted = margins.hits.sum(axis=-2), margins.support.sum(axis=-2), margins.predicted
     scores = {
         "precision": np.nan_to_num(divide(hits, predicted)),
         "recall": np.nan_to_num(divide(hits, support)),
@@ -60,16 +59,16 @@ def _compute_scores(confusion: Integers) -> dict[str, Floats]:
     return result
 
 
-def _compute_accuracy_by_group(known: Integers) -> Floats:
-    """Computes the accuracy of each group: [..., G, C, C] -> [..., G], NaN where a group has no examples."""
-    return divide(np.trace(known, axis1=-2, axis2=-1), known.sum(axis=(-2, -1)))
+def _compute_accuracy_by_group(margins: Margins) -> Floats:
+    """Computes the accuracy of each known group, [G] or [D, G]; NaN where a group has no examples."""
+    return divide(margins.hits.sum(axis=-1), margins.support.sum(axis=-1))[..., :-1]
 
 
-def _compute_resampled_measures(counts: Integers) -> dict[str, Floats]:
-    """Computes the measures that have bootstrap intervals: [D, G + 1, C, C] -> [D] or [D, G] each."""
-    scores = _compute_scores(counts.sum(axis=1))
+def _compute_resampled_measures(margins: Margins) -> dict[str, Floats]:
+    """Computes the measures that have bootstrap intervals, [D] or [D, G] each."""
+    scores = _compute_scores(margins)
     return {name: scores[name] for name in RESAMPLED_MEASURES} | {
-        "accuracy_by_group": _compute_accuracy_by_group(counts[:, :-1])
+        "accuracy_by_group": _compute_accuracy_by_group(margins)
     }
 
 
@@ -231,12 +230,12 @@ def summarize(
     Raises:
       ValueError: The counts have a wrong shape, or `min_count` is below 2.
     """
-    tensor = np.asarray(counts)
+    tensor = np.asarray(counts).astype(np.int64, copy=False)
     if tensor.ndim != 3 or tensor.shape[0] < 1 or tensor.shape[1] != tensor.shape[2]:
         raise ValueError(f"counts are {tensor.shape}; they must be [groups + 1, classes, classes]")
     if min_count < 2:
         raise ValueError(f"min_count={min_count} leaves no variance to estimate; use 2 or more")
-    return _compute_summary(tensor.astype(np.int64), min_count, small_count, training_counts, num_resamples)
+    return _compute_summary(tensor, min_count, small_count, training_counts, num_resamples)
 
 
 def _compute_summary(
@@ -247,8 +246,9 @@ def _compute_summary(
     num_resamples: int,
 ) -> Summary:
     """Computes a summary from checked counts, int64 [G + 1, C, C]; see `summarize`."""
-    confusion, known = tensor.sum(axis=0), tensor[:-1]
-    correct, total = np.diagonal(known, axis1=1, axis2=2), known.sum(axis=2)
+    margins, known = sum_margins(tensor), tensor[:-1]
+    correct, total = margins.hits[:-1], margins.support[:-1]
+    hits_by_class, by_class = margins.hits.sum(axis=0), margins.support.sum(axis=0)
     compared = (total >= min_count).sum(axis=0) >= 2
     optional: Summary = {}
     if training_counts is not None:
@@ -257,12 +257,12 @@ def _compute_summary(
         optional["intervals"] = _compute_intervals(tensor, num_resamples)
     small = compared & ((total >= min_count) & (total < small_count)).any(axis=0)
     return {
-        "num_examples": int(confusion.sum()),
+        "num_examples": int(by_class.sum()),
         "num_known_group": int(total.sum()),
-        **{name: float(score) for name, score in _compute_scores(confusion).items()},
-        "per_class": divide(np.diag(confusion), confusion.sum(axis=1)).tolist(),
-        "counts_by_class": confusion.sum(axis=1).tolist(),
-        "accuracy_by_group": _compute_accuracy_by_group(known).tolist(),
+        **{name: float(score) for name, score in _compute_scores(margins).items()},
+        "per_class": divide(hits_by_class, by_class).tolist(),
+        "counts_by_class": by_class.tolist(),
+        "accuracy_by_group": _compute_accuracy_by_group(margins).tolist(),
         "recall_by_group": divide(correct, total).tolist(),
         "counts_by_group": total.tolist(),
         **_compute_disparities(correct, total, min_count, num_resamples),

@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from fairkd_jax.fairness.gaps import Floats, compute_mean_abs_gap
-from fairkd_jax.fairness.inference import compute_heterogeneity, find_comparable_cells
+from fairkd_jax.fairness.inference import find_comparable_cells
+from fairkd_jax.fairness.permutation import compute_heterogeneity
 
 _NUM_RESAMPLES = 4000
 _MAX_BISECTIONS = 40

@@ -15,11 +15,11 @@ from fairkd_jax.fairness.gaps import (
     compute_mean_squared_gap,
 )
 from fairkd_jax.fairness.inference import (
-    compute_any_bias_p,
     compute_corrected_interval,
     compute_newcombe_interval,
 )
 from fairkd_jax.fairness.paired_comparison import compare_paired_outcomes
+from fairkd_jax.fairness.permutation import compute_any_bias_p
 from fairkd_jax.fairness.small_cells import list_scenarios, simulate_scenario
 
 # Images of each of the 16 classes, men and women, among 5,188 test images of WIDER Attribute

@@ -39,7 +39,7 @@ class Meter:
         """
         self._training_counts = training_counts
         self._sums: dict[str, tuple[float, float]] = {}
-        self._counts: Any = 0
+        self._counts: np.ndarray | None = None
 
     def add(self, step: int, metrics: Mapping[str, tuple[Any, Any]]) -> None:
         """Adds the metrics of one step.
@@ -53,7 +53,9 @@ class Meter:
         """
         metrics = dict(metrics)
         counts, _ = metrics.pop(COUNTS)
-        self._counts = self._counts + np.asarray(counts, np.int64)
+        if self._counts is None:
+            self._counts = np.zeros(np.shape(counts), np.int64)
+        self._counts += counts
         bad = [name for name, (total, _) in metrics.items() if not math.isfinite(total)]
         if bad:
             # A single loss spoils the sum and the gradients as well: the message names the losses first.
@@ -69,10 +71,11 @@ class Meter:
         A metric of weight 0 is left out.
         """
         means = {name: total / weight for name, (total, weight) in self._sums.items() if weight > 0}
+        assert self._counts is not None
         found = diagnose(self._counts, self._training_counts)
         found["warnings"] = len(found["warnings"])
         means |= {f"student/{key}": float(value) for key, value in found.items()}
-        self._sums, self._counts = {}, 0
+        self._sums, self._counts = {}, None
         return means
 
 

@@ -14,12 +14,12 @@ from fairkd_jax.fairness.gaps import (
 )
 from fairkd_jax.fairness.inference import (
     apply_holm_correction,
-    compute_any_bias_p,
     compute_corrected_interval,
     compute_gap_p_values,
     compute_newcombe_interval,
 )
 from fairkd_jax.fairness.paired_comparison import compare_paired_outcomes, count_paired_outcomes
+from fairkd_jax.fairness.permutation import compute_any_bias_p
 from fairkd_jax.fairness.simulation import make_wider_counts
 
 COUNTS = make_wider_counts()

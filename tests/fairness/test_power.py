@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairkd_jax.fairness.inference import compute_any_bias_p
 from fairkd_jax.fairness.paired_comparison import compare_paired_outcomes
+from fairkd_jax.fairness.permutation import compute_any_bias_p
 from fairkd_jax.fairness.power import analyze_power
 from tests.fairness.test_inference import CLASSES, COUNTS
 
