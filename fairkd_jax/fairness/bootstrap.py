@@ -4,7 +4,7 @@ With C classes the tensor has C^2 cells for each group, and nearly all of them a
 its margins alone, and a resample of these takes C cells.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,7 +120,8 @@ def compute_percentile_intervals(
     Returns:
       For each measure [low, high], or a list of K such pairs; NaN where a measure is NaN.
     """
-    drawn = resample_measures(counts, compute_measures, num_resamples=num_resamples, seed=seed)
+    blocks = _iterate_blocks(np.asarray(counts), num_resamples, np.random.default_rng(seed))
+    drawn = _join_measures(map(compute_measures, blocks))
     outside = 0.5 * (1.0 - level)
     return {
         name: np.quantile(values, (outside, 1.0 - outside), axis=0).T.tolist()
@@ -148,12 +149,22 @@ def resample_measures(
     """
     tensor, rng = np.asarray(counts), np.random.default_rng(seed)
     rows, size = _list_rows(tensor), max(1, _BLOCK // tensor.size)
-    drawn: dict[str, list[Floats]] = {}
-    for start in range(0, num_resamples, size):
-        block = np.zeros((min(size, num_resamples - start), *tensor.shape), np.int32)
+
+    def draw(size: int) -> Integers:
+        block = np.zeros((size, *tensor.shape), np.int32)
         for group, label, occurred, found in rows:
-            block[:, group, label, occurred] = rng.multinomial(found.sum(), found / found.sum(), len(block))
-        for name, values in compute_measures(block).items():
+            block[:, group, label, occurred] = rng.multinomial(found.sum(), found / found.sum(), size)
+        return block
+
+    sizes = (min(size, num_resamples - start) for start in range(0, num_resamples, size))
+    return _join_measures(compute_measures(draw(size)) for size in sizes)
+
+
+def _join_measures(blocks: Iterable[Mapping[str, Floats]]) -> dict[str, Floats]:
+    """Joins the measures of blocks of resamples."""
+    drawn: dict[str, list[Floats]] = {}
+    for block in blocks:
+        for name, values in block.items():
             drawn.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in drawn.items()}
 

@@ -17,7 +17,7 @@ from fairkd_jax.fairness.inflation import compare_with_teacher
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
 from fairkd_jax.report.curves import read_curves
 from fairkd_jax.report.data_sheet import read_data_sheet
-from fairkd_jax.runs.folder import find_teacher, flatten, read_run_config, without_unused
+from fairkd_jax.runs.folder import RunConfig, find_teacher, flatten, read_run_config, without_unused
 from fairkd_jax.runs.paths import BEST, RunFolder
 from fairkd_jax.runs.status import make_eval_command, read_evaluation
 
@@ -53,17 +53,9 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
     folders = {STUDENT: folder}
     if TEACHER in models:
         folders[TEACHER] = find_teacher(saved.config["teacher"]["checkpoint"], folder)
-    found: dict[str, Any] = {
-        "folder": str(folder),
-        "settings": flatten(without_unused(saved.config, set(saved.config["objectives"]))),
-        "commands": [
-            f"fairkd-eval {folder} --checkpoint {checkpoint}",
-            f"fairkd-report {folder} --checkpoint {checkpoint}",
-        ],
+    found = _describe_run(folder, saved, checkpoint) | {
         "data": {key: evaluation.get(key, saved.data_info.get(key)) for key in _DATA_KEYS},
-        "data_sheet": read_data_sheet(saved),
         "inflation": {},
-        "checkpoint": checkpoint,
     }
     if taught is not None:
         found["inflation"][STUDENT] = _compare_with_teacher(run, taught)
@@ -88,6 +80,20 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
             for name, values in predictions.items()
         },
         "curves": {name: read_curves(RunFolder(path).metrics) for name, path in folders.items()},
+    }
+
+
+def _describe_run(folder: Path, saved: RunConfig, checkpoint: str) -> dict[str, Any]:
+    """Describes where the numbers come from."""
+    return {
+        "folder": str(folder),
+        "settings": flatten(without_unused(saved.config, set(saved.config["objectives"]))),
+        "commands": [
+            f"fairkd-eval {folder} --checkpoint {checkpoint}",
+            f"fairkd-report {folder} --checkpoint {checkpoint}",
+        ],
+        "data_sheet": read_data_sheet(saved),
+        "checkpoint": checkpoint,
     }
 
 
