@@ -62,9 +62,7 @@ def compute_gap_corrections(
     }
 
 
-def compute_confusion_shift(
-    label: ArrayLike, before: ArrayLike, after: ArrayLike, classes: int
-) -> dict[str, Any]:
+def compute_confusion_shift(label: ArrayLike, before: ArrayLike, after: ArrayLike) -> dict[str, Any]:
     """Computes which cells of the confusion matrix have changed between two models.
 
     A cell changes by the images that only one of the models puts there. If the models did not differ, each of
@@ -75,21 +73,23 @@ def compute_confusion_shift(
       label: Labels, int [N].
       before: Predictions of the first model, int [N].
       after: Predictions of the second model, int [N].
-      classes: Number of classes, C.
 
     Returns:
-      `change` [C][C], images by label and prediction, second minus first model; `p` and `holm_p` [C][C], NaN
-      where the models agree on a cell.
+      The K cells on which the models differ, in order, at most two for each image: `label` and `prediction`
+      [K]; `change` [K], images, second minus first model; `p` and `holm_p` [K].
     """
     labels, first, second = (np.asarray(values) for values in (label, before, after))
     differs = first != second
-    lost, won = np.zeros((2, classes, classes), np.int64)
-    np.add.at(lost, (labels[differs], first[differs]), 1)
-    np.add.at(won, (labels[differs], second[differs]), 1)
-    both = lost + won
-    p: Floats = np.full(both.shape, np.nan)
-    moved = both > 0
-    p[moved] = np.minimum(1.0, 2 * binom.cdf(np.minimum(lost, won)[moved], both[moved], 0.5))
-    holm = np.full(both.shape, np.nan)
-    holm[moved] = apply_holm_correction(p[moved])
-    return {"change": (won - lost).tolist(), "p": p.tolist(), "holm_p": holm.tolist()}
+    pairs = [np.stack([labels[differs], own[differs]], axis=1) for own in (first, second)]
+    # Of C^2 cells nearly all are alike, where there are many classes.
+    cells, place = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
+    halves = np.split(place.ravel(), 2)
+    lost, won = (np.bincount(half, minlength=len(cells)) for half in halves)
+    p: Floats = np.minimum(1.0, 2 * binom.cdf(np.minimum(lost, won), lost + won, 0.5))
+    return {
+        "label": cells[:, 0].tolist(),
+        "prediction": cells[:, 1].tolist(),
+        "change": (won - lost).tolist(),
+        "p": p.tolist(),
+        "holm_p": apply_holm_correction(p).tolist(),
+    }

@@ -17,6 +17,7 @@ from fairkd_jax.fairness.inflation import compare_with_teacher
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
 from fairkd_jax.report.curves import read_curves
 from fairkd_jax.report.data_sheet import read_data_sheet
+from fairkd_jax.report.shown_classes import MOST_CLASSES
 from fairkd_jax.runs.folder import RunConfig, find_teacher, flatten, read_run_config, without_unused
 from fairkd_jax.runs.paths import BEST, RunFolder
 from fairkd_jax.runs.status import make_eval_command, read_evaluation
@@ -37,7 +38,7 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
       `folder`, `settings`, `commands`, `checkpoint` of the students; `data` (names, images by
       split, counts of each split); `data_sheet`, see `read_data_sheet`; `models` (the summary of each model);
       `inflation` of each student that has a teacher, see `compare_with_teacher`; `label` and `group` of each
-      test image; `predictions` of each model, and their `confusion`, images by label and prediction [C][C];
+      test image; `predictions` of each model, and their `confusion`, images by label and prediction [C][C], of few classes;
       `curves` of each run. With a baseline: `comparison`, see `compare_runs`, `corrections` and `shift`.
       Numbers that are missing are None or NaN.
 
@@ -75,10 +76,7 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
         "label": run.label.tolist(),
         "group": run.group.tolist(),
         "predictions": {name: values.tolist() for name, values in predictions.items()},
-        "confusion": {
-            name: _count_confusion(run.label, values, len(found["data"]["class_names"]))
-            for name, values in predictions.items()
-        },
+        "confusion": _count_confusions(run.label, predictions, len(found["data"]["class_names"])),
         "curves": {name: read_curves(RunFolder(path).metrics) for name, path in folders.items()},
     }
 
@@ -106,10 +104,16 @@ def _is_evaluated(folder: Path, checkpoint: str) -> bool:
     return own.is_run() and all(path.exists() for path in files)
 
 
-def _count_confusion(label: np.ndarray, prediction: np.ndarray, classes: int) -> list[list[int]]:
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (label, prediction), 1)
-    return counts.tolist()
+def _count_confusions(
+    label: np.ndarray, predictions: Mapping[str, np.ndarray], classes: int
+) -> dict[str, list[list[int]]]:
+    """Counts the confusion matrix of each model; nothing where there are too many classes to show."""
+    found = {}
+    for name, prediction in predictions.items() if classes <= MOST_CLASSES else ():
+        counts = np.zeros((classes, classes), np.int64)
+        np.add.at(counts, (label, prediction), 1)
+        found[name] = counts.tolist()
+    return found
 
 
 def _read_teacher_predictions(folder: Path, checkpoint: str) -> np.ndarray | None:
@@ -142,5 +146,5 @@ def _compare_predictions(
         "corrections": [
             {"groups": list(pair), **compute_gap_corrections(outcomes, pair=pair)} for pair in pairs
         ],
-        "shift": compute_confusion_shift(label, before, after, classes),
+        "shift": compute_confusion_shift(label, before, after),
     }

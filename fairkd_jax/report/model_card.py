@@ -9,6 +9,7 @@ import yaml
 
 from fairkd_jax.report.class_sections import name_models
 from fairkd_jax.report.run_sections import LIMITATIONS
+from fairkd_jax.report.shown_classes import MOST_CLASSES, choose_classes, describe_choice
 from fairkd_jax.report.tables import format_measure, format_method, format_number, read_warnings
 
 Findings = Mapping[str, Any]
@@ -43,7 +44,8 @@ def make_model_card(findings: Findings) -> str:
         f" {len(data['class_names'])} classes, distilled with {_escape(format_method(student))}."
         " Made with fairkd_jax.",
         "## Uses",
-        f"The model tells these classes apart: {_join(data['class_names'])}. It was trained and measured on"
+        f"The model tells these classes apart: {_join(data['class_names'][:MOST_CLASSES])}"
+        f"{_count_more(data['class_names'])}. It was trained and measured on"
         f" {_escape(data['dataset'])}. It is meant for research on fairness of compressed models, and for"
         " images like those. It is not meant for decisions about persons, nor to find out a person's"
         f" {_join(data['group_names'], ' or ')}.",
@@ -123,6 +125,11 @@ def _describe_training(findings: Findings) -> str:
     )
 
 
+def _count_more(names: Sequence[str]) -> str:
+    more = len(names) - MOST_CLASSES
+    return f" and {more:,} more" if more > 0 else ""
+
+
 def _describe_evaluation(findings: Findings) -> list[str]:
     """Makes the tables of all models, and of the student's recall by class and group with intervals."""
     titles, models, data = name_models(findings), findings["models"], findings["data"]
@@ -135,6 +142,10 @@ def _describe_evaluation(findings: Findings) -> list[str]:
         _make_table(["measure", *titles.values()], rows),
     ]
     groups = data["group_names"]
+    shown = choose_classes(findings)
+    which = "the images support their gaps most, in any model"
+    if choice := describe_choice(len(shown), len(data["class_names"]), which):
+        parts.append(choice)
     for pair in models["student"]["pairs"]:
         first, second = (groups[g] for g in pair["groups"])
         recall = models["student"]["recall_by_group"]
@@ -146,7 +157,7 @@ def _describe_evaluation(findings: Findings) -> list[str]:
                 format_number(pair["disparity"][c], 3),
                 format_measure([pair["low"][c], pair["high"][c]]),
             ]
-            for c, name in enumerate(data["class_names"])
+            for c, name in ((c, data["class_names"][c]) for c in shown)
         ]
         parts.append(_make_table(head, rows))
     return parts

@@ -10,6 +10,7 @@ from fairkd_jax.report.comparison_text import make_inflation_sentence, make_verd
 from fairkd_jax.report.curves import CURVES
 from fairkd_jax.report.data_sheet import show_data_sheet
 from fairkd_jax.report.meanings import MEANINGS
+from fairkd_jax.report.shown_classes import choose_classes, describe_choice, keep_classes
 from fairkd_jax.report.tables import (
     ROWS,
     find_measure,
@@ -42,11 +43,16 @@ def make_run_sections(findings: Findings) -> list[Section]:
     Args:
       findings: Result of `collect_findings`.
     """
+    shown = choose_classes(findings)
+    note = describe_choice(
+        len(shown), len(findings["data"]["class_names"]), "the images support their gaps most, in any model"
+    )
+    some = keep_classes(findings, shown)
     makers = (
-        _describe_data,
+        lambda found: _describe_data(found, some, note),
         _state_verdict,
         _list_measures,
-        show_classes,
+        lambda found: show_classes(some, note),
         show_predictions,
         _show_leakage,
         _show_curves,
@@ -56,20 +62,20 @@ def make_run_sections(findings: Findings) -> list[Section]:
     return [make(findings) for make in makers]
 
 
-def _describe_data(findings: Findings) -> Section:
-    """Shows the images by class, group and split; small cells are marked."""
+def _describe_data(findings: Findings, some: Findings, choice: str) -> Section:
+    """Shows the images by class, group and split; small cells are marked, and not all classes are shown."""
     data, blocks = findings["data"], list[Block]()
-    classes, groups, counts = data["class_names"], data["group_names"], data.get("counts")
+    classes, groups, counts = data["class_names"], data["group_names"], some["data"].get("counts")
     sizes = ", ".join(f"{number:,} in {split}" for split, number in data["num_examples"].items())
     blocks.append(Text(f"{data['dataset']}: {len(classes)} classes, {len(groups)} groups, {sizes} images."))
     if counts is None:
         command = f"fairkd-eval {findings['folder']}"
         text = f"The images of train and val are not in this evaluation; run `{command}`."
         blocks.append(Text(text, "missing"))
-        counts = {"test": findings["models"]["student"]["counts_by_group"]}
+        counts = {"test": some["models"]["student"]["counts_by_group"]}
     head = ["class", *(f"{split}: {group}" for split in counts for group in groups)]
     rows = []
-    for c, name in enumerate(classes):
+    for c, name in enumerate(some["data"]["class_names"]):
         cells = [counts[split][g][c] for split in counts for g in range(len(groups))]
         rows.append([name, *(f"{n}{' (small)' if n < _SMALL_CELL else ''}" for n in cells)])
     blocks.append(Table("Images by class, group and split", head, rows))
@@ -77,8 +83,8 @@ def _describe_data(findings: Findings) -> Section:
         f"Small: fewer than {_SMALL_CELL} images. A gap from such a cell is mostly chance; its interval says"
         " how much."
     )
-    sheet = show_data_sheet(findings["data_sheet"])
-    return Section("data", "Data", [*blocks, Text(note, "note"), *sheet])
+    notes = [Text(text, "note") for text in (choice, note) if text]
+    return Section("data", "Data", [*blocks, *notes, *show_data_sheet(findings["data_sheet"])])
 
 
 def _state_verdict(findings: Findings) -> Section:
