@@ -1,12 +1,17 @@
 """Tables of evaluations: every number stands in the row and the column that say what it is."""
 
-from fairkd_jax.report import tables
+from pathlib import Path
+
+import pytest
+
+from fairkd_jax.errors import UsageError
+from fairkd_jax.programs import eval as eval_program
+from fairkd_jax.report import scores, tables
 from fairkd_jax.report.population_table import format_population
 
 # What a row, or a column, is called -> the key of a summary.
 ROWS = {
     "top-1 accuracy": "accuracy",
-    "recall (weighted)": "recall",
     "precision (weighted)": "precision",
     "F1 (weighted)": "f1",
     "recall (macro)": "macro_recall",
@@ -85,7 +90,7 @@ def test_a_population_has_means_over_seeds_for_each_method():
     assert shown[1][:3] == ["standard", "deviation", "0.2000"]
     assert shown[2][:5] == ["mean", "over", "2", "seeds", "0.3000"]
     place = COLUMNS.index("floor")
-    assert [shown[0][4 + place], shown[2][4 + place], shown[3][2 + place]] == ["0.3070", "n/a", "n/a"]
+    assert [shown[0][4 + place], shown[2][4 + place], shown[3][2 + place]] == ["0.3060", "n/a", "n/a"]
     alone = format_population({"b=1": evaluations["b=2"], "b=2": evaluations["b=2"]})
     assert len(alone.splitlines()) == 4
 
@@ -112,8 +117,59 @@ def test_the_recall_by_group_says_how_many_images_have_no_group():
     model = {"recall_by_group": [[0.5], [1.0]], "disparity": [0.5], "counts_by_group": [[4], [3]]}
     evaluation = {"split": "test", "num_examples": {"test": 9}, "student": model}
     evaluation |= {"group_names": ["f", "m"], "class_names": ["a"]}
-    text = tables.format_recall_by_group(evaluation)
+    scores = Path("run", "eval", "test.json")
+    text = tables.format_recall_by_group(evaluation, scores)
     assert text.splitlines()[-1].startswith("2 of 9 images in test have no known group")
-    assert text == tables.format_recall_by_group(evaluation | {"num_examples": {"test": 7}}) + (
+    assert text == tables.format_recall_by_group(evaluation | {"num_examples": {"test": 7}}, scores) + (
         "\n" + text.splitlines()[-1]
     )
+
+
+def evaluation_of(first, classes=1):
+    model = summary(first) | {"disparity": [0.5] * classes}
+    model |= {"recall_by_group": [[0.5] * classes, [1.0] * classes], "counts_by_group": [[4] * classes] * 2}
+    names = {"group_names": ["f", "m"], "class_names": [f"class {c}" for c in range(classes)]}
+    return {
+        "split": "val",
+        "checkpoint": "last",
+        "num_examples": {"val": 8 * classes},
+        "student": model,
+    } | names
+
+
+@pytest.mark.parametrize(("classes", "more"), [(40, None), (41, 1), (2000, 1960)])
+def test_a_long_table_shows_its_first_rows_and_where_the_rest_is(classes, more, tmp_path):
+    text = scores.write_tables(tmp_path, evaluation_of(0.1, classes))
+    assert sum(line.startswith("class ") for line in text.splitlines()) == 1 + min(classes, 40)
+    assert "class 39 " in text
+    last = f"... and {more:,} more classes, in {tmp_path / 'eval' / 'val.last.json'}" if more else ""
+    assert text.splitlines()[-1].startswith(last or "class 39")
+    assert (tmp_path / "eval" / "val.last.txt").read_text() == text + "\n"
+
+
+def test_the_members_of_a_population_are_scored_into_one_table(tmp_path, monkeypatch, capsys):
+    for name in ("seed=10", "seed=9", "seed=2", "no run"):
+        (tmp_path / "members" / name).mkdir(parents=True)
+        if name != "no run":
+            (tmp_path / "members" / name / "config.json").write_text("{}")
+    (tmp_path / "members" / "seed=2" / "diverged.txt").write_text("loss")
+    found = {"seed=9": evaluation_of(0.2), "seed=10": evaluation_of(0.4)}
+    monkeypatch.setattr(eval_program, "_score", lambda folder: found[folder.name])
+    assert eval_program._is_population(tmp_path)
+    text = eval_program._score_members(tmp_path)
+    assert [line.split("  ")[0] for line in text.splitlines()[2:]] == [
+        "seed=9",
+        "seed=10",
+        "mean over 2 seeds",
+        "standard deviation",
+        "left out, as it diverged: seed=2",
+    ]
+    assert (tmp_path / "eval" / "val.last.txt").read_text() == text + "\n"
+    for name, evaluation in found.items():
+        own = (tmp_path / "members" / name / "eval" / "val.last.txt").read_text()
+        assert tables.format_comparison(evaluation) in own
+    assert capsys.readouterr().err == "scoring seed=9 ...\nscoring seed=10 ...\n"
+    (tmp_path / "members" / "seed=9" / "diverged.txt").write_text("loss")
+    (tmp_path / "members" / "seed=10" / "config.json").unlink()
+    with pytest.raises(UsageError, match="holds no member that could be scored"):
+        eval_program._score_members(tmp_path)

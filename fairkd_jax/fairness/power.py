@@ -62,7 +62,9 @@ def analyze_power(
     if not enough.any():
         return PowerAnalysis(*[float("nan")] * 4)
     rng = np.random.default_rng(seed)
-    sizes = np.where(enough, sizes, 0)
+    columns = enough.any(axis=0)  # with many classes and few images, few are compared
+    enough = enough[:, columns]
+    sizes = np.where(enough, sizes[:, columns], 0)
     unbiased = rng.binomial(sizes, recall, (num_resamples, *sizes.shape)).astype(float)
     chance = compute_mean_abs_gap(unbiased, sizes, min_count)
     return PowerAnalysis(

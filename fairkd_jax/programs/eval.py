@@ -4,14 +4,19 @@ The files of another checkpoint than best have its name: eval/<split>.last.json,
 
 fairkd-eval RUN [--checkpoint best|last|STEP] [--split test] [--baseline OTHER_RUN] [--probe]
 
-RUN is the folder of a run; --workdir RUN is the same.
+RUN is the folder of a run; --workdir RUN is the same. Of a population's folder all members are scored, in
+one table. The tables are also in eval/<split>.txt.
 """
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from fairkd_jax import cli, program_flags
+from fairkd_jax.errors import UsageError
+from fairkd_jax.runs.paths import RunFolder, list_members
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run, where no argument names the folder.")
 _CHECKPOINT = flags.DEFINE_string(
@@ -28,13 +33,28 @@ _PROBE = flags.DEFINE_bool(
 
 
 def main(arguments: list[str]) -> None:
-    """Scores the run, and prints the tables."""
-    from fairkd_jax.evaluation.evaluate import evaluate_run
-    from fairkd_jax.report import tables
+    """Scores the run, or all members of a population, and prints the tables."""
+    from fairkd_jax.report import scores
 
     folder = program_flags.get_run_folder(arguments, _WORKDIR)
     cli.use_compilation_cache()
-    evaluation = evaluate_run(
+    if _is_population(folder):
+        print(_score_members(folder))
+    else:
+        print(scores.write_tables(folder, _score(folder), cli.get_style()))
+
+
+def _is_population(folder: Path) -> bool:
+    """Returns whether a folder is a population's, and not a run's."""
+    own = RunFolder(folder)
+    return own.is_population() and not own.is_run()
+
+
+def _score(folder: Path) -> dict[str, Any]:
+    """Scores a run as the flags ask for."""
+    from fairkd_jax.evaluation.evaluate import evaluate_run
+
+    return evaluate_run(
         folder,
         split=_SPLIT.value,
         checkpoint=_CHECKPOINT.value,
@@ -42,7 +62,23 @@ def main(arguments: list[str]) -> None:
         batch_size=_BATCH_SIZE.value,
         probe=_PROBE.value,
     )
-    print(f"{tables.format_comparison(evaluation)}\n\n{tables.format_recall_by_group(evaluation)}")
+
+
+def _score_members(folder: Path) -> str:
+    """Scores the members of a population that have not diverged, one after the other; returns their table."""
+    from fairkd_jax.report import scores
+
+    evaluations, folders, left_out = {}, {}, []
+    for member in list_members(folder):
+        if member.diverged.exists():
+            left_out.append(f"left out, as it diverged: {member.path.name}")
+            continue
+        print(f"scoring {member.path.name} ...", file=sys.stderr, flush=True)
+        folders[member.path.name] = member.path
+        evaluations[member.path.name] = _score(member.path)
+    if not evaluations:
+        raise UsageError(f"{folder} holds no member that could be scored; finish its training first")
+    return scores.write_population_tables(folder, folders, evaluations, left_out, cli.get_style())
 
 
 def run() -> None:

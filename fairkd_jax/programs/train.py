@@ -75,7 +75,7 @@ def default_workdir() -> Path:
 def train_members(recipe: "Recipe", workdir: Path) -> None:
     """Trains a population, and scores its members that have not diverged."""
     from fairkd_jax.evaluation.evaluate import evaluate_run
-    from fairkd_jax.report.population_table import format_population
+    from fairkd_jax.report import scores
     from fairkd_jax.training import MembersDiverged, train_recipe
     from fairkd_jax.training.context import find_student_folder
 
@@ -87,7 +87,8 @@ def train_members(recipe: "Recipe", workdir: Path) -> None:
         folders, diverged = {name: folders[name] for name in error.complete}, error
     if folders:
         evaluations = {name: evaluate_run(folder) for name, folder in folders.items()}
-        cli.print_once(f"\n{format_population(evaluations, cli.get_style())}")
+        text = scores.write_population_tables(workdir, folders, evaluations, style=cli.get_style())
+        cli.print_once(f"\n{text}")
     if diverged:
         raise diverged
 
@@ -126,7 +127,7 @@ def main() -> None:
     from fairkd_jax.evaluation.evaluate import evaluate_run
     from fairkd_jax.recipe.parse import parse_recipe
     from fairkd_jax.recipe.related import baseline_config
-    from fairkd_jax.report import tables
+    from fairkd_jax.report import scores
     from fairkd_jax.training import train_recipe
     from fairkd_jax.training.context import find_teacher_folder
 
@@ -144,11 +145,9 @@ def main() -> None:
     folder = RunFolder(workdir).baseline
     if baseline is not None:
         train_recipe(baseline, folder, name="baseline")
-        evaluate_run(folder)  # the baseline is a run of its own, for comparisons
+        scores.write_tables(folder, evaluate_run(folder))  # a run of its own, for comparisons
     evaluation = evaluate_run(workdir, baseline=folder if baseline is not None else None)
-    style = cli.get_style()
-    cli.print_once(f"\n{tables.format_comparison(evaluation, style)}")
-    cli.print_once(f"\n{tables.format_recall_by_group(evaluation, style)}")
+    cli.print_once(f"\n{scores.write_tables(workdir, evaluation, cli.get_style())}")
     picture, own = leave_picture(recipe, workdir), RunFolder(workdir)
     cli.print_once(f"\nresults in {own.evaluation('test')}{picture}, log in {own.log}")
     cli.print_once(f"next, for figures and more: fairkd-report {workdir}")

@@ -38,9 +38,9 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
       `folder`, `settings`, `commands`, `checkpoint` of the students; `data` (names, images by
       split, counts of each split); `data_sheet`, see `read_data_sheet`; `models` (the summary of each model);
       `inflation` of each student that has a teacher, see `compare_with_teacher`; `label` and `group` of each
-      test image; `predictions` of each model, and their `confusion`, images by label and prediction [C][C], of few classes;
-      `curves` of each run. With a baseline: `comparison`, see `compare_runs`, `corrections` and `shift`.
-      Numbers that are missing are None or NaN.
+      test image; `predictions` of each model, and their `confusion`, images by label and prediction [C][C],
+      where there are few classes; `curves` of each run. With a baseline: `comparison`, see `compare_runs`,
+      `corrections` and `shift`. Numbers that are missing are None or NaN.
 
     Raises:
       UsageError: The folder holds no evaluated run, or a file is damaged.

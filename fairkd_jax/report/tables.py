@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fairkd_jax.report.text_table import WIDE, Style, align_rows, measure_width
@@ -13,7 +14,6 @@ MODELS = ("teacher", "student", "baseline")
 # Row -> key of a summary, with dots where dicts are nested.
 ROWS = {
     "top-1 accuracy": "accuracy",
-    "recall (weighted)": "recall",
     "precision (weighted)": "precision",
     "F1 (weighted)": "f1",
     "recall (macro)": "macro_recall",
@@ -56,6 +56,7 @@ _PROBES = {
     "  logits, MLP": ("logits", "mlp"),
 }
 _MISSING = "n/a"
+MOST_ROWS = 40  # classes of a printed table
 _PROBES_TITLE = "group readable from (advantage over the label alone in nats, and balanced accuracy)"
 
 
@@ -109,7 +110,7 @@ def format_method(summary: Mapping[str, Any]) -> str:
 def read_warnings(summary: Mapping[str, Any]) -> list[str]:
     """Returns the warnings about collapse and over-correction in the summary of one model.
 
-    Files of earlier versions have these under the keys `alarms` and `raised`.
+    Files of earlier versions have these under `alarms` and `raised`.
 
     Args:
       summary: Summary of one model in an evaluation, for example `evaluation["student"]`.
@@ -192,11 +193,12 @@ def format_leakage(probe: Mapping[str, Any]) -> str:
     return advantage if advantage == _MISSING else f"{advantage} ({format_number(probe['accuracy'], 2)})"
 
 
-def format_recall_by_group(evaluation: Mapping[str, Any], style: Style = WIDE) -> str:
+def format_recall_by_group(evaluation: Mapping[str, Any], scores: Path, style: Style = WIDE) -> str:
     """Formats the recall of each class by group, and its disparity, for each model.
 
     Args:
       evaluation: Result of `evaluate_run`, or the content of its JSON file.
+      scores: Path of the JSON file, which has the classes beyond the first `MOST_ROWS`.
       style: Form of the table; where a row for each class is too wide, each group has a row of its own.
 
     Returns:
@@ -208,7 +210,7 @@ def format_recall_by_group(evaluation: Mapping[str, Any], style: Style = WIDE) -
     gap = "gap" if len(groups) == 2 else "range"
     rows = [["class", *(f"n {g}" for g in groups), *(f"{n}: {g}" for n in names for g in (*groups, gap))]]
     narrow = [["class", "group", "n", *names]]
-    for c, title in enumerate(classes):
+    for c, title in enumerate(classes[:MOST_ROWS]):
         row = [title, *(str(counts[g][c]) for g in range(len(groups)))]
         recalls = {
             name: [format_number(evaluation[name]["recall_by_group"][g][c], 3) for g in range(len(groups))]
@@ -223,13 +225,13 @@ def format_recall_by_group(evaluation: Mapping[str, Any], style: Style = WIDE) -
         narrow.append(["", gap, "", *gaps.values()])
     fits = style.width is None or measure_width(rows) <= style.width
     table = align_rows(rows if fits else narrow, style)
-    return "\n".join([table, *_describe_unknown_groups(evaluation, names[0])])
+    more = [f"... and {len(classes) - MOST_ROWS:,} more classes, in {scores}"][: len(classes) > MOST_ROWS]
+    return "\n".join([table, *more, *_describe_unknown_groups(evaluation, names[0])])
 
 
 def _describe_unknown_groups(evaluation: Mapping[str, Any], model: str) -> list[str]:
     """Returns a line with the number of images whose group is unknown; no line where all are known."""
-    split = evaluation["split"]
-    total = evaluation["num_examples"][split]
+    total = evaluation["num_examples"][split := evaluation["split"]]
     unknown = total - sum(map(sum, evaluation[model]["counts_by_group"]))
     if not unknown:
         return []

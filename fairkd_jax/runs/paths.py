@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairkd_jax.natural_order import sort_names
+
 BEST = "best"  # the checkpoint whose files have no checkpoint in their names
 
 
@@ -113,3 +115,10 @@ class RunFolder:
     def is_population(self) -> bool:
         """Returns whether the folder holds the members of a population."""
         return self.members.is_dir()
+
+
+def list_members(folder: Path) -> list[RunFolder]:
+    """Returns the folders of a population's members that hold a run, in the natural order of their names."""
+    members = RunFolder(folder).members
+    runs = [RunFolder(members / name) for name in sort_names([path.name for path in members.iterdir()])]
+    return [run for run in runs if run.is_run()]

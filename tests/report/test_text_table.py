@@ -1,6 +1,7 @@
 """Text tables: aligned, within the width of a terminal, and without losing a word."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -124,9 +125,9 @@ def test_groups_have_rows_of_their_own_where_a_row_for_each_class_is_too_wide():
         "split": "test",
         "num_examples": {"test": 29},
     }
-    wide = tables.format_recall_by_group(evaluation).splitlines()
+    wide = tables.format_recall_by_group(evaluation, Path()).splitlines()
     assert len(wide) == 4
-    narrow = tables.format_recall_by_group(evaluation, Style(40)).splitlines()
+    narrow = tables.format_recall_by_group(evaluation, Path(), Style(40)).splitlines()
     assert [line.split() for line in narrow[2:6]] == [
         ["cat", "one", "4", "0.500"],
         ["two", "2", "1.000"],
