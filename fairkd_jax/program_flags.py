@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from fairkd_jax.configs.names import FOLDER, find_file
 from fairkd_jax.errors import UsageError
+from fairkd_jax.near_paths import explain_missing
 
 flags.disclaim_key_flags()  # the flags that a function here defines belong to the program, also in --help
 
@@ -73,6 +74,34 @@ def _read_config_of_run(folder: Path) -> ConfigDict:
         return make_tuples(section) | inner
 
     return ConfigDict(convert(read_run_config(folder).config), type_safe=False)
+
+
+def expand_arguments(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments of a command line in which --config is spelled out.
+
+    Args:
+      arguments: Arguments without the name of the program.
+
+    Raises:
+      UsageError: The folder to go on with does not exist.
+    """
+    expanded = list(arguments)
+    if expanded and not expanded[0].startswith("-"):
+        expanded[0] = f"--config={expanded[0]}"
+    for place, argument in enumerate(expanded):
+        name, equals, folder = argument.partition("=")
+        if name in ("--resume", "-resume") and (equals or place + 1 < len(expanded)):
+            end = place + 1 + (not equals)
+            folder = folder if equals else expanded[place + 1]
+            if not Path(folder).is_dir():
+                absent = f"is not there{explain_missing(Path(folder))}"
+                what = "is no folder" if Path(folder).exists() else absent
+                raise UsageError(f"--resume {folder} {what}; name the folder of a run")
+            if any(other.lstrip("-").partition("=")[0] == "workdir" for other in expanded):
+                raise UsageError("--resume names the folder of the run already; leave --workdir out")
+            expanded[place:end] = [f"--config={folder}", f"--workdir={folder}"]
+            break
+    return expanded
 
 
 def define_config_flag(

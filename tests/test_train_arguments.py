@@ -3,8 +3,7 @@
 import pytest
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.program_flags import _ConfigParser
-from fairkd_jax.programs.train import expand_arguments
+from fairkd_jax.program_flags import _ConfigParser, expand_arguments
 from fairkd_jax.recipe.parse import parse_recipe
 from fairkd_jax.runs.folder import config_diff, read_run_config, to_json_dict
 
@@ -21,8 +20,13 @@ def test_arguments_are_spelled_out(tmp_path):
         ([], []),
     ):
         assert expand_arguments(given) == expected
-    with pytest.raises(UsageError, match="there is no such folder"):
+    with pytest.raises(UsageError, match="is not there"):
         expand_arguments(["--resume", str(tmp_path / "absent")])
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is no folder"):
+        expand_arguments(["--resume", str(tmp_path / "file")])
+    with pytest.raises(UsageError, match="leave --workdir out"):
+        expand_arguments(["--resume", run, "--workdir=elsewhere"])
 
 
 @pytest.mark.parametrize("name", ["rkd_adv", "rkd_adv/baseline"])

@@ -10,7 +10,6 @@ on with a run in its own folder: it means --config RUN --workdir RUN.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,30 +40,6 @@ _BASELINE = flags.DEFINE_bool(
 flags.DEFINE_string("resume", "", "Folder of a run to go on with; no --config and no --workdir are needed.")
 program_flags.define_cluster_flags()
 flags.mark_flag_as_required("config")
-
-
-def expand_arguments(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments of a command line in which --config is spelled out.
-
-    Args:
-      arguments: Arguments without the name of the program.
-
-    Raises:
-      UsageError: The folder to go on with does not exist.
-    """
-    expanded = list(arguments)
-    if expanded and not expanded[0].startswith("-"):
-        expanded[0] = f"--config={expanded[0]}"
-    for place, argument in enumerate(expanded):
-        name, equals, folder = argument.partition("=")
-        if name in ("--resume", "-resume") and (equals or place + 1 < len(expanded)):
-            end = place + 1 + (not equals)
-            folder = folder if equals else expanded[place + 1]
-            if not Path(folder).is_dir():
-                raise UsageError(f"--resume {folder}: there is no such folder; name the folder of a run")
-            expanded[place:end] = [f"--config={folder}", f"--workdir={folder}"]
-            break
-    return expanded
 
 
 def default_workdir() -> Path:
@@ -156,7 +131,7 @@ def main() -> None:
 def run() -> None:
     """Runs the program with the arguments of this process."""
     try:
-        sys.argv[1:] = expand_arguments(sys.argv[1:])
+        sys.argv[1:] = program_flags.expand_arguments(sys.argv[1:])
     except UsageError as error:
         cli.fail(str(error))
     cli.run(main)

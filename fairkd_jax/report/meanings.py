@@ -5,12 +5,8 @@ from collections.abc import Mapping
 # Key of a measure, see `tables.ROWS` -> what it means, and what it does not mean or when it misleads.
 MEANINGS: Mapping[str, tuple[str, str]] = {
     "accuracy": (
-        "The share of images whose class is predicted.",
+        "The share of images whose class is predicted; it equals the weighted recall of papers.",
         "It hides rare classes and small groups: both can fail while it stays high.",
-    ),
-    "recall": (
-        "The mean recall of the classes, each weighted by its images.",
-        "It always equals accuracy. Papers print it beside precision.",
     ),
     "precision": (
         "How often a predicted class is right: the mean over classes, weighted by their images.",
