@@ -18,10 +18,12 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from fairkd_jax.data.preparation_plan import escape_unprintable
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import get_cache_folder, make_folder
 from fairkd_jax.report.text_table import WIDE, Style
 from fairkd_jax.run_log import is_worth_reading
+from fairkd_jax.user_paths import parse_path
 
 USAGE_ERROR = 2
 OS_ERROR = 1
@@ -55,7 +57,7 @@ def print_lines(program: str, lines: Iterable[str]) -> int:
         for line in lines:
             print(line, flush=True)
     except UsageError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {make_one_line(str(error))}", file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:
         print(f"{program}: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -68,7 +70,31 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the error and ends the program."""
-        self.exit(USAGE_ERROR, f"{self.prog}: {message} (see --help)\n")
+        self.exit(USAGE_ERROR, f"{self.prog}: {make_one_line(message)} (see --help)\n")
+
+
+def parse_path_argument(text: str) -> Path:
+    """Returns the path that a command-line argument names; a `type` of `OneLineParser`.
+
+    Args:
+      text: Argument of the user.
+
+    Raises:
+      ArgumentTypeError: The path is refused; see `parse_path`.
+    """
+    try:
+        return parse_path(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def make_one_line(message: str) -> str:
+    """Returns a message as one line that any terminal can show.
+
+    Args:
+      message: Text that may hold what a user or a file has written.
+    """
+    return escape_unprintable(" ".join(message.split()))
 
 
 def run(main: Callable[..., None], *, positional: bool = False) -> None:
@@ -131,7 +157,7 @@ def get_program_name() -> str:
 
 
 def _print_error(message: str) -> None:
-    print(f"{get_program_name()}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{get_program_name()}: {make_one_line(message)}", file=sys.stderr)
 
 
 def _exit_if_distributed() -> None:

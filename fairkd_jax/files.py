@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fairkd_jax.user_paths import parse_path
+
 
 def get_cache_folder() -> Path:
     """Returns the folder for files that can be made again.
@@ -18,9 +20,12 @@ def get_cache_folder() -> Path:
     Returns:
       $XDG_CACHE_HOME/fairkd_jax; else ~/.cache/fairkd_jax; else, for a user without a home folder, a folder
       among the temporary files of the system.
+
+    Raises:
+      UsageError: $XDG_CACHE_HOME names no path that can be used.
     """
     if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "fairkd_jax"
+        return parse_path(os.environ["XDG_CACHE_HOME"]).absolute() / "fairkd_jax"
     try:
         return Path.home() / ".cache" / "fairkd_jax"
     except RuntimeError:  # the user has no home folder

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from fairkd_jax.configs.names import FOLDER, find_file
 from fairkd_jax.errors import UsageError
 from fairkd_jax.near_paths import explain_missing
+from fairkd_jax.user_paths import parse_path
 
 flags.disclaim_key_flags()  # the flags that a function here defines belong to the program, also in --help
 
@@ -93,9 +94,10 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
         if name in ("--resume", "-resume") and (equals or place + 1 < len(expanded)):
             end = place + 1 + (not equals)
             folder = folder if equals else expanded[place + 1]
-            if not Path(folder).is_dir():
-                absent = f"is not there{explain_missing(Path(folder))}"
-                what = "is no folder" if Path(folder).exists() else absent
+            path = parse_path(folder)
+            if not path.is_dir():
+                absent = f"is not there{explain_missing(path)}"
+                what = "is no folder" if path.exists() else absent
                 raise UsageError(f"--resume {folder} {what}; name the folder of a run")
             if any(other.lstrip("-").partition("=")[0] == "workdir" for other in expanded):
                 raise UsageError("--resume names the folder of the run already; leave --workdir out")
@@ -160,7 +162,7 @@ def get_run_folder(arguments: Sequence[str], holder: flags.FlagHolder) -> Path:
         raise UsageError(
             f"one run is needed, but {given}; write the folder of the run, or --{holder.name} RUN"
         )
-    return Path(named[0])
+    return parse_path(named[0])
 
 
 def get_output_file(holder: flags.FlagHolder) -> Path | None:
@@ -174,7 +176,7 @@ def get_output_file(holder: flags.FlagHolder) -> Path | None:
     """
     if not holder.value:
         return None
-    path = Path(holder.value)
+    path = parse_path(holder.value)
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"--{holder.name}={path} is not a file in an existing folder; name another file")
     return path

@@ -8,7 +8,8 @@ from fairkd_jax.runs.paths import RunFolder
 
 PACKAGE = Path(__file__).parent.parent / "fairkd_jax"
 LEVELS = {
-    "errors": 0,
+    "errors": -2,
+    "user_paths": -1,
     "files": 0,
     "interrupt": 0,
     "host_memory": 0,

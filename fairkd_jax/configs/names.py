@@ -8,6 +8,7 @@ from fairkd_jax.configs.presets import DEFAULT_PRESET
 from fairkd_jax.configs.words import Words, parse_words
 from fairkd_jax.errors import UsageError
 from fairkd_jax.near_paths import explain_missing
+from fairkd_jax.user_paths import parse_path
 
 FOLDER = Path(__file__).parent
 CONFIGS = (
@@ -51,8 +52,8 @@ def find_file(text: str) -> str:
     is_name = "/" not in source and not source.endswith(".py")
     if is_name and source in (*CONFIGS, "base"):
         return f"{FOLDER / source}.py{colon}{words}"
-    if not is_name and os.path.isfile(source):
-        return text
+    if not is_name and os.path.isfile(path := parse_path(source)):
+        return f"{path}{colon}{words}"
     if spelling := _suggest_spelling(Path(source).name.removesuffix(".py"), words):
         is_replaced = Path(source).stem in _REPLACED
         told = f"{source} is now" if is_replaced else f"there is no config {source}; write"

@@ -19,6 +19,7 @@ from absl import logging
 
 from fairkd_jax.data.preparation_plan import ExampleTable, PreparationPlan
 from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.user_paths import parse_path
 
 VERSION = "1.1.0"
 REPORT_NAME = "preparation.json"
@@ -37,8 +38,12 @@ def report_damage(folder: Path) -> AbstractContextManager[None]:
 
 
 def get_default_directory() -> Path:
-    """Returns the default root of prepared data: $FAIRKD_DATA, or ~/.cache/fairkd_jax/datasets."""
-    return Path(os.environ.get("FAIRKD_DATA") or "~/.cache/fairkd_jax/datasets").expanduser()
+    """Returns the default root of prepared data: $FAIRKD_DATA, or ~/.cache/fairkd_jax/datasets.
+
+    Raises:
+      UsageError: $FAIRKD_DATA names no path that can be used.
+    """
+    return parse_path(os.environ.get("FAIRKD_DATA") or "~/.cache/fairkd_jax/datasets")
 
 
 def read_example_table(folder: Path, splits: Iterable[str]) -> ExampleTable:

@@ -31,6 +31,7 @@ from fairkd_jax.data.prepare import prepare_dataset
 from fairkd_jax.data.split import CACHE_MODES, Split
 from fairkd_jax.digests import check_changed_files
 from fairkd_jax.errors import UsageError
+from fairkd_jax.user_paths import parse_path
 
 __all__ = [
     "DATASETS",
@@ -215,7 +216,7 @@ def open_dataset(
     form: dict[str, Any] = {"source": source, "size": size, "resize": resize, "quality": quality}
     plan = make_plan(name, **form, max_file_mib=max_file_mib, options=options)
     allowed = allow_duplicates or not by_content
-    root = Path(directory or get_default_directory()).expanduser().absolute()
+    root = parse_path(directory or get_default_directory()).absolute()
     folder = prepare_dataset(plan, root, max_bad_fraction=max_bad_fraction, allow_duplicates=allowed)
     builder, table = _read_prepared(folder)
     if plan.apply_rules is not None:

@@ -16,6 +16,7 @@ from fairkd_jax.models.classifier import Classifier
 from fairkd_jax.models.efficientnet_factory import EfficientNetFactories
 from fairkd_jax.models.weights.conventions import Pretrained
 from fairkd_jax.types import Tree
+from fairkd_jax.user_paths import parse_path
 
 # Called as `factory(num_classes, **options)`; its signature says which options of `create_model` it takes.
 # It may have the attribute `image_size` (pixels) and the method `read_pretrained(path, num_classes)`, which
@@ -111,7 +112,7 @@ def read_pretrained(name: str, path: str | Path, *, num_classes: int) -> Pretrai
     _check_num_classes(num_classes)
     if reader is None:
         raise UsageError(f"model {name!r} has no reader of pretrained weights; train it from scratch")
-    return Pretrained(*reader(Path(path).expanduser(), num_classes))
+    return Pretrained(*reader(parse_path(path), num_classes))
 
 
 def load_pretrained(name: str, path: str | Path, *, num_classes: int = 1000) -> Tree:

@@ -9,11 +9,10 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fairkd_jax.benchmarks.sections import SECTIONS
-from fairkd_jax.cli import OneLineParser
+from fairkd_jax.cli import OneLineParser, parse_path_argument
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
 
@@ -108,7 +107,7 @@ def _check_options(
 def _add_options(name: str, parser: argparse.ArgumentParser) -> None:
     """Adds the options of a part."""
     if name != "angle":
-        parser.add_argument("--json", type=Path, help="File to write all figures to, as JSON.")
+        parser.add_argument("--json", type=parse_path_argument, help="File to write all figures to, as JSON.")
     if name not in ("memory", "start", "floor"):
         parser.add_argument(
             "--rounds", type=int, default=10, help="Number of rounds; figures are medians over rounds."

@@ -7,9 +7,8 @@ The card has the sections and the metadata that Hugging Face's hub reads. Nothin
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
-from fairkd_jax.cli import OneLineParser, print_lines
+from fairkd_jax.cli import OneLineParser, parse_path_argument, print_lines
 from fairkd_jax.files import write_text
 
 
@@ -23,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit code: 0, or 2 after a user's mistake.
     """
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="Folder of an evaluated run.")
+    parser.add_argument("run", type=parse_path_argument, metavar="RUN", help="Folder of an evaluated run.")
     parser.add_argument("--name", help="Name of the model (default: the name of the folder).")
     return print_lines(parser.prog, _write_card(parser.parse_args(arguments)))
 

@@ -7,13 +7,13 @@ for all other methods.
 """
 
 import json
-from pathlib import Path
 
 from absl import flags
 
 from fairkd_jax import cli, program_flags
 from fairkd_jax.files import make_jsonable, write_text
 from fairkd_jax.runs.paths import BEST
+from fairkd_jax.user_paths import parse_path
 
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Split to compare the runs on.")
 _CHECKPOINT = flags.DEFINE_string(
@@ -29,7 +29,7 @@ def main(folders: list[str]) -> None:
 
     output = program_flags.get_output_file(_JSON)
     result = compare_runs(
-        [Path(folder) for folder in folders], split=_SPLIT.value, checkpoint=_CHECKPOINT.value
+        [parse_path(folder) for folder in folders], split=_SPLIT.value, checkpoint=_CHECKPOINT.value
     )
     if output:
         write_text(output, json.dumps(make_jsonable(result), indent=2) + "\n")

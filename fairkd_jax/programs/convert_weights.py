@@ -9,9 +9,8 @@ array has the same bytes.
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
-from fairkd_jax.cli import OneLineParser, print_lines
+from fairkd_jax.cli import OneLineParser, parse_path_argument, print_lines
 from fairkd_jax.errors import UsageError
 
 SOURCES = ("timm", "torchvision", "keras")
@@ -19,8 +18,8 @@ SOURCES = ("timm", "torchvision", "keras")
 
 def _make_parser() -> OneLineParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("input", type=Path, help="Checkpoint file to convert.")
-    parser.add_argument("output", type=Path, help="File .safetensors to write or to replace.")
+    parser.add_argument("input", type=parse_path_argument, help="Checkpoint file to convert.")
+    parser.add_argument("output", type=parse_path_argument, help="File .safetensors to write or to replace.")
     parser.add_argument(
         "--architecture",
         required=True,

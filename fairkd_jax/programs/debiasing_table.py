@@ -4,7 +4,6 @@ fairkd-debiasing-table [--seeds 0,1,2,3,4] [--distillers ckd,rkd] [--workdir DIR
 """
 
 import json
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -13,6 +12,7 @@ from absl import flags
 from fairkd_jax import cli, program_flags
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import make_jsonable, write_text
+from fairkd_jax.user_paths import parse_path
 
 DISTILLERS = {"ckd": "CKD", "rkd": "RKD"}
 PLAIN = "plain"
@@ -67,7 +67,7 @@ def main() -> None:
     from fairkd_jax.benchmarks.debiasing import format_markdown, summarize_methods, train_all
 
     cli.use_compilation_cache()
-    folder, found = Path(_WORKDIR.value), {}
+    folder, found = parse_path(_WORKDIR.value), {}
     for distiller in _DISTILLERS.value:
         methods = [f"{distiller}-{way}" for way in (PLAIN, *_WAYS.value)]
         folders = train_all(make_config, methods, seeds, folder)

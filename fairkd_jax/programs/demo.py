@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairkd_jax.cli import OneLineParser, print_lines, use_compilation_cache
+from fairkd_jax.cli import OneLineParser, parse_path_argument, print_lines, use_compilation_cache
 from fairkd_jax.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
       The exit code: 0, or 2 after a user's mistake.
     """
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="Folder of a finished run.")
+    parser.add_argument(
+        "runs", type=parse_path_argument, nargs="+", metavar="RUN", help="Folder of a finished run."
+    )
     parser.add_argument(
         "--host",
         default=_HERE,

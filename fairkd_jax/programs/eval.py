@@ -17,6 +17,7 @@ from absl import flags
 from fairkd_jax import cli, program_flags
 from fairkd_jax.errors import UsageError
 from fairkd_jax.runs.paths import RunFolder, list_members
+from fairkd_jax.user_paths import parse_path
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run, where no argument names the folder.")
 _CHECKPOINT = flags.DEFINE_string(
@@ -58,7 +59,7 @@ def _score(folder: Path) -> dict[str, Any]:
         folder,
         split=_SPLIT.value,
         checkpoint=_CHECKPOINT.value,
-        baseline=Path(_BASELINE.value) if _BASELINE.value else None,
+        baseline=parse_path(_BASELINE.value) if _BASELINE.value else None,
         batch_size=_BATCH_SIZE.value,
         probe=_PROBE.value,
     )

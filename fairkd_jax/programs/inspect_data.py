@@ -3,7 +3,6 @@
 fairkd-inspect --config rkd_adv:utkface [--config.data.source=PATH] [--output DIR]
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from absl import flags
 from fairkd_jax import cli, program_flags
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_bytes
+from fairkd_jax.user_paths import parse_path
 
 if TYPE_CHECKING:
     from fairkd_jax.data.pipeline import Dataset
@@ -68,7 +68,7 @@ def main() -> None:
     require_pyplot()
     config = normalize(program_flags.load_config(_CONFIG))
     config.data.cache = "none"
-    dataset, folder = open_data(parse_data(config.data)), Path(_OUTPUT.value)
+    dataset, folder = open_data(parse_data(config.data)), parse_path(_OUTPUT.value)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairkd_jax.cli import OneLineParser
+from fairkd_jax.cli import OneLineParser, make_one_line
 from fairkd_jax.data.catalog import DATASETS, complete_options
-from fairkd_jax.data.layout import DATASHEET_NAME, DESCRIPTION_NAME, get_default_directory
+from fairkd_jax.data.layout import DATASHEET_NAME, DESCRIPTION_NAME
 from fairkd_jax.data.preparation_plan import SPLITS
 from fairkd_jax.data.wider_attribute.rules import GROUP_RULES, SPLIT_RULES
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_text
 from fairkd_jax.report.text_table import align_rows
+from fairkd_jax.user_paths import parse_path
 
 if TYPE_CHECKING:
     from fairkd_jax.data.pipeline import Dataset
@@ -33,7 +34,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--directory",
         default="",
-        help=f"Root folder of all prepared data (default: {get_default_directory()}).",
+        help="Root folder of all prepared data (default: $FAIRKD_DATA, or ~/.cache/fairkd_jax/datasets).",
     )
     parser.add_argument(
         "--size",
@@ -140,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     verify = options.pop("verify")
     if verify and options["source"]:
-        forget_hashes(Path(options["source"]).expanduser().absolute())
+        forget_hashes(parse_path(options["source"]).absolute())
     try:
         dataset = open_dataset(options.pop("name"), cache="none", **options)
         described = describe_dataset(dataset, complete_options(dataset.info.name, options))
@@ -151,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UsageError(f"{dataset.info.directory} has no hashes: an earlier version prepared it")
             print(f"verified: {count} files")
     except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {make_one_line(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:  # for example, no permission to read the source
         print(f"{parser.prog}: {error.filename or options['source']}: {error.strerror}", file=sys.stderr)

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fairkd_jax.cli import OneLineParser, print_lines
+from fairkd_jax.cli import OneLineParser, parse_path_argument, print_lines
 from fairkd_jax.errors import UsageError
 from fairkd_jax.files import make_jsonable, write_text
 from fairkd_jax.near_paths import explain_missing
@@ -118,7 +118,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="Folder of an evaluated run, or of several."
+        "runs",
+        type=parse_path_argument,
+        nargs="+",
+        metavar="RUN",
+        help="Folder of an evaluated run, or of several.",
     )
     parser.add_argument(
         "--checkpoint",
@@ -127,13 +131,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--figures",
-        type=Path,
+        type=parse_path_argument,
         metavar="DIR",
         help="Folder for each figure as SVG and PDF, of a single report.",
     )
     parser.add_argument(
         "--against",
-        type=Path,
+        type=parse_path_argument,
         metavar="OLD.json",
         help="File report.json of an earlier report of the same kind.",
     )

@@ -24,6 +24,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.sweep.grid import parse_grid
 from fairkd_jax.sweep.ray_runner import RayLauncher
 from fairkd_jax.sweep.resources import parse_resources, select_environment
+from fairkd_jax.user_paths import check_can_store, parse_path
 
 if TYPE_CHECKING:
     from fairkd_jax.sweep.planned_runs import Command, PlannedRun
@@ -118,7 +119,7 @@ def make_config(overrides: Mapping[str, str]) -> ConfigDict:
 
 def get_workdir(config_file: str) -> Path:
     """Returns --workdir; by default `runs/sweep-rkd_adv-utkface` for `configs/rkd_adv.py:utkface`."""
-    return Path(_WORKDIR.value or f"runs/sweep-{make_run_name(config_file)}")
+    return parse_path(_WORKDIR.value or f"runs/sweep-{make_run_name(config_file)}")
 
 
 def main() -> None:
@@ -126,7 +127,8 @@ def main() -> None:
     if _SUMMARY.value:
         from fairkd_jax.sweep.summary import write_summary
 
-        print(write_summary(Path(_SUMMARY.value), _MAX_DISPARITY.value, _MARGIN.value, cli.get_style()))
+        folder = parse_path(_SUMMARY.value)
+        print(write_summary(folder, _MAX_DISPARITY.value, _MARGIN.value, cli.get_style()))
         return
     if not flags.FLAGS["config"].present:
         raise UsageError("give --config and --grid, or --summary")
@@ -143,6 +145,7 @@ def main() -> None:
     # The machines of a cluster may have data that this machine lacks.
     here = _DRY_RUN.value or not os.environ.get("RAY_ADDRESS")
     axes, workdir = parse_grid(_GRID.value), get_workdir(file)
+    check_can_store(workdir)
     runs = planned_runs.plan_runs(make_config, axes, fixed, workdir, with_data=here)
 
     def list_commands(run: "PlannedRun") -> list["Command"]:

@@ -20,6 +20,7 @@ from fairkd_jax import cli, program_flags
 from fairkd_jax.configs.names import make_run_name
 from fairkd_jax.errors import UsageError
 from fairkd_jax.runs.paths import RunFolder
+from fairkd_jax.user_paths import parse_path
 
 if TYPE_CHECKING:
     from fairkd_jax.recipe.parse import Recipe
@@ -109,7 +110,7 @@ def main() -> None:
     program_flags.join_cluster()
     cli.use_compilation_cache()
     recipe = parse_recipe(program_flags.load_config(_CONFIG))
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else default_workdir()
+    workdir = parse_path(_WORKDIR.value) if _WORKDIR.value else default_workdir()
     baseline = None
     if _BASELINE.value:
         baseline = parse_recipe(baseline_config(recipe, find_teacher_folder(recipe, workdir)))

@@ -3,7 +3,6 @@
 import math
 import operator
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 from fairkd_jax.data.catalog import DATASETS, normalize_options
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.keys import TEACHER_KEYS
+from fairkd_jax.user_paths import parse_path
 
 _NAME_KEYS = ("class_names", "group_names", "missing")
 _COUNT_KEYS = (
@@ -60,7 +60,7 @@ def normalize(config: ConfigDict) -> ConfigDict:
     paths = [(config.teacher, "checkpoint"), (config.data, "source"), (config.data, "directory")]
     for section, key in (*paths, (config.student, "pretrained"), (config.teacher, "pretrained")):
         if section[key]:
-            section[key] = str(Path(section[key]).expanduser().absolute())
+            section[key] = str(parse_path(section[key]).absolute())
     # Values of renamed options mean the same data, and so must be equal.
     for name in DATASETS:
         for key, value in normalize_options(name, config.data.get(name, {})).items():

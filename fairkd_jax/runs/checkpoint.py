@@ -12,6 +12,7 @@ from absl import logging
 from fairkd_jax.digests import check_sums, write_sums
 from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.types import Tree
+from fairkd_jax.user_paths import check_can_store
 
 # Two managers: a single manager that kept the best checkpoint would delete the newest one.
 _LAST, _BEST = "last", "best"
@@ -63,7 +64,11 @@ class Checkpoints:
           is_kept: Function `step -> whether the step's last checkpoint is kept for good`.
           training: Whether this process trains the run. Only such a process deletes incomplete checkpoints
             of a killed run: to a reader, they may belong to a process that is writing now.
+
+        Raises:
+          UsageError: The library would misread the path, or the folder is damaged.
         """
+        check_can_store(workdir)
         options = {
             kind: ocp.CheckpointManagerOptions(
                 preservation_policy=rule,

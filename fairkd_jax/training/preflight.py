@@ -14,6 +14,7 @@ from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.runs.loading import check_trained_on
 from fairkd_jax.training.checks import check_batch_size, check_data, list_trained_models
 from fairkd_jax.training.pretrained import read_first_weights
+from fairkd_jax.user_paths import parse_path
 
 
 class Preflight:
@@ -67,7 +68,7 @@ class Preflight:
                 max_file_mib=data.max_file_mib,
                 options=data.options,
             )
-            root = Path(data.directory or get_default_directory()).expanduser().absolute()
+            root = parse_path(data.directory or get_default_directory()).absolute()
             self._classes[key], self._num_train[key] = plan.class_names, plan.num_train
             if is_prepared(find_prepared_folder(plan, root)):
                 self._datasets[key] = open_data(data)

@@ -36,6 +36,7 @@ from fairkd_jax.training.programs import check_fits
 from fairkd_jax.training.student_log import Diverged
 from fairkd_jax.training.teacher import find_class_means
 from fairkd_jax.training.writers import Writer, open_writers
+from fairkd_jax.user_paths import check_can_store
 
 Student = TypeVar("Student")
 
@@ -92,6 +93,7 @@ def train_recipe(
     name: str = "student",
 ) -> None:
     """Trains the students of a recipe; see `train`."""
+    check_can_store(workdir)
     check_recipe(recipe)
     earlier = [find_student_folder(student, workdir) for student in recipe.students]
     given = Path(recipe.teacher.checkpoint) if recipe.teacher.checkpoint else None

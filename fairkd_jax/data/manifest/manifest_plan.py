@@ -19,6 +19,7 @@ from fairkd_jax.data.preparation_plan import (
 from fairkd_jax.data.raw_files import RawFile, digest_source, make_earlier_stamp
 from fairkd_jax.errors import UsageError
 from fairkd_jax.near_paths import explain_missing
+from fairkd_jax.user_paths import parse_path
 
 
 def plan_manifest(
@@ -47,7 +48,7 @@ def plan_manifest(
         raise UsageError(
             "manifest needs a source: the path of a CSV or Parquet file with path,label,group,split"
         )
-    path = Path(source).expanduser().absolute()
+    path = parse_path(source).absolute()
     if not path.is_file():
         where = "" if path.exists() else explain_missing(path)
         raise UsageError(

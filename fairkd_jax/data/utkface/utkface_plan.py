@@ -14,6 +14,7 @@ from fairkd_jax.data.raw_files import (
 from fairkd_jax.data.utkface.file_names import ATTRIBUTES, assign_split, parse_name
 from fairkd_jax.errors import UsageError
 from fairkd_jax.near_paths import explain_missing
+from fairkd_jax.user_paths import parse_path
 
 STORED = ("age", "gender", "race")
 _WHERE = (
@@ -45,7 +46,7 @@ def plan_utkface(
             )
     if target == protected:
         raise UsageError(f"target and protected are both {target!r}; choose two different attributes")
-    path = Path(source).expanduser().absolute()
+    path = parse_path(source).absolute()
     at_hand = bool(source) and path.exists()
     return PreparationPlan(
         name="utkface",

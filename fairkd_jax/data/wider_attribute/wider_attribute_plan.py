@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from fairkd_jax.data.wider_attribute.wider_source import (
 )
 from fairkd_jax.errors import UsageError
 from fairkd_jax.near_paths import explain_missing
+from fairkd_jax.user_paths import parse_path
 
 STORED = ("scene", "male", "female", "unspecified")
 _WHERE = (
@@ -65,7 +65,7 @@ def plan_wider_attribute(
     ):
         if value not in known:
             raise UsageError(f"unknown {option} {value!r}; use one of {', '.join(known)}")
-    path = Path(source).expanduser().absolute()
+    path = parse_path(source).absolute()
     found = find_source(path) if source else None
     records = found.read_records() if found else []
     near = explain_missing(path) if source and not path.exists() else ""
