@@ -20,7 +20,7 @@ from absl import app, flags, logging
 
 from fairkd_jax.data.preparation_plan import escape_unprintable
 from fairkd_jax.errors import UsageError
-from fairkd_jax.files import get_cache_folder, make_folder
+from fairkd_jax.files import get_cache_folder, make_private_folder
 from fairkd_jax.report.text_table import WIDE, Style
 from fairkd_jax.run_log import is_worth_reading
 from fairkd_jax.user_paths import parse_path
@@ -51,7 +51,7 @@ def print_lines(program: str, lines: Iterable[str]) -> int:
       lines: Generator whose steps do the work.
 
     Returns:
-      The exit code: 0, or 2 after a user's mistake.
+      The exit code: 0; 2 after a user's mistake, and 1 after an error of the system.
     """
     try:
         for line in lines:
@@ -60,8 +60,8 @@ def print_lines(program: str, lines: Iterable[str]) -> int:
         print(f"{program}: {make_one_line(str(error))}", file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:
-        print(f"{program}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return USAGE_ERROR
+        print(f"{program}: {format_os_error(error)}", file=sys.stderr)
+        return OS_ERROR
     return 0
 
 
@@ -86,6 +86,12 @@ def parse_path_argument(text: str) -> Path:
         return parse_path(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def format_os_error(error: OSError) -> str:
+    """Formats an error of the system, such as a full disk, as one line that names the file."""
+    where = f"{error.filename}: " if error.filename else ""
+    return make_one_line(f"{where}{error.strerror or error}")
 
 
 def make_one_line(message: str) -> str:
@@ -121,8 +127,7 @@ def run(main: Callable[..., None], *, positional: bool = False) -> None:
         except UsageError as error:
             fail(str(error))
         except OSError as error:  # such as a full disk, or a folder without write permission
-            where = f"{error.filename}: " if error.filename else ""
-            fail(f"{where}{error.strerror or error}", OS_ERROR)
+            fail(format_os_error(error), OS_ERROR)
         except Exception as error:
             if isinstance(error, RuntimeError) and hasattr(error, "exit_code"):
                 _print_error(str(error))  # all processes of a run reach this line together
@@ -265,7 +270,7 @@ def print_once(text: str) -> None:
     import jax
 
     if not jax.process_index():
-        print(text)
+        print(text, flush=True)
 
 
 def use_compilation_cache() -> None:
@@ -275,11 +280,11 @@ def use_compilation_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = get_cache_folder() / "jax"
-    if make_folder(folder):
+    if make_private_folder(folder):
         jax.config.update("jax_compilation_cache_dir", str(folder))
     else:
         logging.warning(
-            "Compiled programs cannot be kept in %s, so every start compiles again; name another folder with"
-            " XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR",
+            "Compiled programs cannot be kept in %s, where this user alone must be able to write, so every"
+            " start compiles again; name another folder with XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR",
             folder,
         )

@@ -4,6 +4,7 @@ This module imports nothing that takes long: Ctrl-C is handled, and the C librar
 import.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ class Command:
           The exit code; None for success.
         """
         interrupt.install()
+        escape_unencodable()
+        sys.unraisablehook = show_unraisable
         if self.tunes_memory:
             host_memory.tune()
         result: int | None = resolve_name(f"fairkd_jax.programs.{self.main}")()
@@ -107,6 +110,26 @@ COMMANDS = {
         debiasing_table,
     )
 }
+
+
+def escape_unencodable() -> None:
+    """Makes the standard streams escape what a terminal cannot show, such as the name of a class."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def show_unraisable(found: "sys.UnraisableHookArgs") -> None:
+    """Prints an error that no code could catch, but not those that follow from one that a line tells.
+
+    Where an array of a checkpoint cannot be read or written, the library gives up all other arrays. Its
+    threads then find the event loop closed, once for each array.
+
+    Args:
+      found: The error, as `sys.unraisablehook` gets it.
+    """
+    if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(found)
 
 
 def format_commands() -> str:

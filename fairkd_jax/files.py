@@ -1,9 +1,14 @@
 """Writes files completely or not at all: a file has a temporary name until all bytes are there."""
 
+import atexit
+import contextlib
+import functools
 import json
 import math
 import os
 import secrets
+import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,32 +23,51 @@ def get_cache_folder() -> Path:
     """Returns the folder for files that can be made again.
 
     Returns:
-      $XDG_CACHE_HOME/fairkd_jax; else ~/.cache/fairkd_jax; else, for a user without a home folder, a folder
-      among the temporary files of the system.
+      $XDG_CACHE_HOME/fairkd_jax; else `get_home_cache_folder()`.
 
     Raises:
       UsageError: $XDG_CACHE_HOME names no path that can be used.
     """
     if os.environ.get("XDG_CACHE_HOME"):
         return parse_path(os.environ["XDG_CACHE_HOME"]).absolute() / "fairkd_jax"
+    return get_home_cache_folder()
+
+
+def get_home_cache_folder() -> Path:
+    """Returns ~/.cache/fairkd_jax; without a home folder, a folder among the system's temporary files."""
     try:
         return Path.home() / ".cache" / "fairkd_jax"
     except RuntimeError:  # the user has no home folder
-        return Path(tempfile.gettempdir()) / f"fairkd_jax-{os.geteuid()}"
+        return _make_temporary_cache()
 
 
-def make_folder(folder: Path, mode: int = 0o777) -> bool:
-    """Makes a folder where there is none yet.
+@functools.cache
+def _make_temporary_cache() -> Path:
+    """Makes a folder that serves all programs of this user; a new one for this process if others own that."""
+    folder = Path(tempfile.gettempdir()) / f"fairkd_jax-{os.geteuid()}"
+    if make_private_folder(folder) and stat.S_ISDIR(folder.lstat().st_mode):  # no link of somebody else
+        return folder
+    own = Path(tempfile.mkdtemp(prefix="fairkd_jax-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
+
+
+def make_private_folder(folder: Path) -> bool:
+    """Makes a folder for compiled programs, which whoever may write there could replace by others.
 
     Args:
-      folder: Folder to make, with its parents.
-      mode: Permissions of a new folder.
+      folder: Folder to make, with its parents, where there is none yet.
 
     Returns:
-      Whether the folder exists and files can be written there.
+      Whether the folder exists, belongs to this user, and nobody else can write there.
     """
     try:
-        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.stat()
+        if about.st_uid != os.geteuid() or about.st_mode & stat.S_IWOTH:
+            return False
+        if about.st_mode & stat.S_IWGRP:  # made by an earlier version, with the user's umask
+            folder.chmod(0o700)
     except OSError:
         return False
     return os.access(folder, os.W_OK)
@@ -66,7 +90,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:  # the user knows the path, not the temporary name
         raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file that may not be there; its removal must not hide the error that led to it."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _make_temporary_path(path: Path, suffix: str) -> Path:
@@ -96,14 +126,16 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
     Raises:
       ValueError: An array has the dtype object.
-      OSError: The file cannot be written.
+      OSError: The file cannot be written; names `path`.
     """
     temporary = _make_temporary_path(path, ".tmp.npz")
     try:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
         temporary.replace(path)
+    except OSError as error:  # as in `write_bytes`
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
 
 
 def parse_json(text: str) -> Any:

@@ -46,9 +46,12 @@ class _RunLog(standard_logging.Handler):
 
 
 def is_worth_reading(record: standard_logging.LogRecord) -> bool:
-    """Returns whether to show a log record: all warnings, but information only from this package."""
-    own = Path(__file__).parent
-    return record.levelno > standard_logging.INFO or Path(record.pathname).is_relative_to(own)
+    """Returns whether to show a log record: all warnings, but information only from this package.
+
+    A library that logs an exception raises it too, and the program tells it once.
+    """
+    is_own = Path(record.pathname).is_relative_to(Path(__file__).parent)
+    return is_own or (record.levelno > standard_logging.INFO and not record.exc_info)
 
 
 _LOGS: ContextVar[tuple[_RunLog, ...]] = ContextVar("_LOGS", default=())

@@ -139,7 +139,8 @@ def evaluation_of(first, classes=1):
 
 @pytest.mark.parametrize(("classes", "more"), [(40, None), (41, 1), (2000, 1960)])
 def test_a_long_table_shows_its_first_rows_and_where_the_rest_is(classes, more, tmp_path):
-    text = scores.write_tables(tmp_path, evaluation_of(0.1, classes))
+    text = scores.format_tables(tmp_path, evaluation_of(0.1, classes))
+    scores.write_tables(tmp_path, evaluation_of(0.1, classes))
     assert sum(line.startswith("class ") for line in text.splitlines()) == 1 + min(classes, 40)
     assert "class 39 " in text
     last = f"... and {more:,} more classes, in {tmp_path / 'eval' / 'val.last.json'}" if more else ""
@@ -154,9 +155,11 @@ def test_the_members_of_a_population_are_scored_into_one_table(tmp_path, monkeyp
             (tmp_path / "members" / name / "config.json").write_text("{}")
     (tmp_path / "members" / "seed=2" / "diverged.txt").write_text("loss")
     found = {"seed=9": evaluation_of(0.2), "seed=10": evaluation_of(0.4)}
-    monkeypatch.setattr(eval_program, "_score", lambda folder: found[folder.name])
+    monkeypatch.setattr(eval_program, "_score", lambda folder: (found[folder.name], None))
     assert eval_program._is_population(tmp_path)
-    text = eval_program._score_members(tmp_path)
+    eval_program._score_members(tmp_path)
+    printed = capsys.readouterr()
+    text = printed.out.removesuffix("\n")
     assert [line.split("  ")[0] for line in text.splitlines()[2:]] == [
         "seed=9",
         "seed=10",
@@ -168,7 +171,7 @@ def test_the_members_of_a_population_are_scored_into_one_table(tmp_path, monkeyp
     for name, evaluation in found.items():
         own = (tmp_path / "members" / name / "eval" / "val.last.txt").read_text()
         assert tables.format_comparison(evaluation) in own
-    assert capsys.readouterr().err == "scoring seed=9 ...\nscoring seed=10 ...\n"
+    assert printed.err == "scoring seed=9 ...\nscoring seed=10 ...\n"
     (tmp_path / "members" / "seed=9" / "diverged.txt").write_text("loss")
     (tmp_path / "members" / "seed=10" / "config.json").unlink()
     with pytest.raises(UsageError, match="holds no member that could be scored"):

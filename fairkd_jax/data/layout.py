@@ -19,6 +19,7 @@ from absl import logging
 
 from fairkd_jax.data.preparation_plan import ExampleTable, PreparationPlan
 from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.files import get_home_cache_folder
 from fairkd_jax.user_paths import parse_path
 
 VERSION = "1.1.0"
@@ -43,7 +44,8 @@ def get_default_directory() -> Path:
     Raises:
       UsageError: $FAIRKD_DATA names no path that can be used.
     """
-    return parse_path(os.environ.get("FAIRKD_DATA") or "~/.cache/fairkd_jax/datasets")
+    named = os.environ.get("FAIRKD_DATA")
+    return parse_path(named) if named else get_home_cache_folder() / "datasets"
 
 
 def read_example_table(folder: Path, splits: Iterable[str]) -> ExampleTable:

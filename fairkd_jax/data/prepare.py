@@ -12,7 +12,7 @@ from fairkd_jax.data.preparation_plan import PreparationPlan, hash_parts
 from fairkd_jax.data.preparation_progress import PreparationProgress
 from fairkd_jax.data.staging import ImageFormat, StagedImages, stage_images
 from fairkd_jax.data.writing import write_dataset
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import StorageError, UsageError, writing
 
 _SHOWN = 10
 
@@ -36,7 +36,8 @@ def prepare_dataset(
 
     Raises:
       UsageError: The source is not available, too many of its files are bad, equal images are in two splits,
-        no image is left for train, or the folder cannot be written.
+        no image is left for train, or the folder's path leads through a file.
+      StorageError: The disk is full, or a permission is missing.
     """
     folder = find_prepared_folder(plan, directory)
     if is_prepared(folder):
@@ -45,14 +46,13 @@ def prepare_dataset(
     if plan.check_copies and not allow_duplicates:
         plan.check_copies()
     staging = directory / ".staging" / f"{plan.name}-{plan.settings}-{hash_parts([plan.source], 8)}"
+    advice = "choose another folder for prepared data, or set FAIRKD_DATA"
     try:
-        _stage_and_write(plan, staging, directory, folder, max_bad_fraction)
-    except OSError as error:
+        with writing(f"prepare {plan.name} in {directory}", advice):
+            _stage_and_write(plan, staging, directory, folder, max_bad_fraction)
+    except (StorageError, UsageError):
         if not is_prepared(folder):  # otherwise another process has finished the same preparation
-            raise UsageError(
-                f"cannot prepare {plan.name} in {directory}: {error.strerror or error}; choose another folder"
-                " for prepared data, or set FAIRKD_DATA"
-            ) from error
+            raise
     shutil.rmtree(staging, ignore_errors=True)
     return folder
 

@@ -16,6 +16,7 @@ from PIL import Image
 from fairkd_jax.data.images import PIXELS_REVISION, BadImageError, decode_image, encode_image
 from fairkd_jax.data.preparation_plan import Example, SourceImage, escape_unprintable, hash_parts
 from fairkd_jax.data.preparation_progress import PreparationProgress
+from fairkd_jax.files import remove_file
 
 CHUNK_SIZE = 64  # largest number of images that a stopped preparation loses
 _REVISION = 3  # of the staged files
@@ -189,4 +190,4 @@ def _write_chunk(path: Path, images: list[bytes]) -> None:
             np.savez(stream, data=data, ends=ends)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)

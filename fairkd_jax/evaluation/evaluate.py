@@ -14,7 +14,7 @@ from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.digests import read_json, write_arrays, write_json
 from fairkd_jax.engine.eval_step import Scores, compile_eval_step, evaluate, make_eval_step
 from fairkd_jax.engine.sharding import make_mesh
-from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.errors import StorageError, UsageError, reading
 from fairkd_jax.evaluation.probes import check_can_probe, probe_model
 from fairkd_jax.fairness import compute_fidelity, compute_inflation, diagnose, summarize
 from fairkd_jax.fairness.probabilities import compute_probability_measures
@@ -26,6 +26,19 @@ from fairkd_jax.runs.dataset import describe_data, open_data, parse_recorded_dat
 from fairkd_jax.runs.folder import RunConfig, find_teacher, read_run_config
 from fairkd_jax.runs.loading import LoadedModel, load_run
 from fairkd_jax.runs.paths import RunFolder
+
+
+class UnwrittenEvaluationError(StorageError):
+    """An evaluation that could not be written: the run's folder is read-only, or the disk is full.
+
+    Attributes:
+      evaluation: What `evaluate_run` would have returned.
+    """
+
+    def __init__(self, error: OSError, evaluation: dict[str, Any]) -> None:
+        """Takes the error of the system, and the evaluation."""
+        super().__init__(f"nothing was written: {error.filename}: {error.strerror}")
+        self.evaluation = evaluation
 
 
 def evaluate_run(
@@ -61,6 +74,7 @@ def evaluate_run(
     Raises:
       UsageError: A folder holds no run or no such checkpoint, the runs do not fit together, or no probe can
         be fitted.
+      UnwrittenEvaluationError: The files cannot be written; the error holds the evaluation.
     """
     saved = read_run_config(workdir)
     if baseline is not None:
@@ -208,7 +222,7 @@ def _keep_probes(path: Path, result: dict[str, Any]) -> None:
 
 
 def _write_evaluation(
-    workdir: Path, dataset: Dataset, scores: Mapping[str, Scores], result: Mapping[str, Any]
+    workdir: Path, dataset: Dataset, scores: Mapping[str, Scores], result: dict[str, Any]
 ) -> None:
     """Writes the predictions and the scores into the run's folder."""
     split, checkpoint = result["split"], result["checkpoint"]
@@ -224,7 +238,10 @@ def _write_evaluation(
         arrays[f"{name}_step"] = np.asarray(result[name]["step"])
     folder = RunFolder(workdir)
     predictions, evaluation = (find(split, checkpoint) for find in (folder.predictions, folder.evaluation))
-    for path in (predictions, evaluation):
-        path.parent.mkdir(exist_ok=True)
-    write_arrays(predictions, arrays)
-    write_json(evaluation, make_jsonable(result))
+    try:
+        for path in (predictions, evaluation):
+            path.parent.mkdir(exist_ok=True)
+        write_arrays(predictions, arrays)
+        write_json(evaluation, make_jsonable(result))
+    except OSError as error:
+        raise UnwrittenEvaluationError(error, result) from error

@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from fairkd_jax import cli, program_flags
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import StorageError, UsageError
 from fairkd_jax.runs.paths import RunFolder, list_members
 from fairkd_jax.user_paths import parse_path
 
@@ -34,15 +34,19 @@ _PROBE = flags.DEFINE_bool(
 
 
 def main(arguments: list[str]) -> None:
-    """Scores the run, or all members of a population, and prints the tables."""
+    """Scores the run, or all members of a population, prints the tables, and writes them."""
     from fairkd_jax.report import scores
 
     folder = program_flags.get_run_folder(arguments, _WORKDIR)
     cli.use_compilation_cache()
     if _is_population(folder):
-        print(_score_members(folder))
-    else:
-        print(scores.write_tables(folder, _score(folder), cli.get_style()))
+        _score_members(folder)
+        return
+    evaluation, trouble = _score(folder)
+    print(scores.format_tables(folder, evaluation, cli.get_style()), flush=True)
+    if trouble:
+        raise trouble
+    scores.write_tables(folder, evaluation)
 
 
 def _is_population(folder: Path) -> bool:
@@ -51,35 +55,44 @@ def _is_population(folder: Path) -> bool:
     return own.is_population() and not own.is_run()
 
 
-def _score(folder: Path) -> dict[str, Any]:
-    """Scores a run as the flags ask for."""
-    from fairkd_jax.evaluation.evaluate import evaluate_run
+def _score(folder: Path) -> tuple[dict[str, Any], StorageError | None]:
+    """Scores a run as the flags ask for; returns the error too where the scores could not be written."""
+    from fairkd_jax.evaluation.evaluate import UnwrittenEvaluationError, evaluate_run
 
-    return evaluate_run(
-        folder,
-        split=_SPLIT.value,
-        checkpoint=_CHECKPOINT.value,
-        baseline=parse_path(_BASELINE.value) if _BASELINE.value else None,
-        batch_size=_BATCH_SIZE.value,
-        probe=_PROBE.value,
-    )
+    try:
+        evaluation = evaluate_run(
+            folder,
+            split=_SPLIT.value,
+            checkpoint=_CHECKPOINT.value,
+            baseline=parse_path(_BASELINE.value) if _BASELINE.value else None,
+            batch_size=_BATCH_SIZE.value,
+            probe=_PROBE.value,
+        )
+    except UnwrittenEvaluationError as error:
+        return error.evaluation, error
+    return evaluation, None
 
 
-def _score_members(folder: Path) -> str:
-    """Scores the members of a population that have not diverged, one after the other; returns their table."""
+def _score_members(folder: Path) -> None:
+    """Scores the members of a population that have not diverged, one after the other, in one table."""
     from fairkd_jax.report import scores
 
-    evaluations, folders, left_out = {}, {}, []
+    evaluations, folders, left_out, troubles = {}, {}, list[str](), list[StorageError]()
     for member in list_members(folder):
+        name = member.path.name
         if member.diverged.exists():
-            left_out.append(f"left out, as it diverged: {member.path.name}")
+            left_out.append(f"left out, as it diverged: {name}")
             continue
-        print(f"scoring {member.path.name} ...", file=sys.stderr, flush=True)
-        folders[member.path.name] = member.path
-        evaluations[member.path.name] = _score(member.path)
+        print(f"scoring {name} ...", file=sys.stderr, flush=True)
+        folders[name] = member.path
+        evaluations[name], trouble = _score(member.path)
+        troubles += [trouble] if trouble else []
     if not evaluations:
         raise UsageError(f"{folder} holds no member that could be scored; finish its training first")
-    return scores.write_population_tables(folder, folders, evaluations, left_out, cli.get_style())
+    print(scores.format_members(evaluations, left_out, cli.get_style()), flush=True)
+    if troubles:
+        raise troubles[0]
+    scores.write_member_tables(folder, folders, evaluations, left_out)
 
 
 def run() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairkd_jax.cli import OneLineParser, make_one_line
+from fairkd_jax.cli import OneLineParser, format_os_error, make_one_line
 from fairkd_jax.data.catalog import DATASETS, complete_options
 from fairkd_jax.data.layout import DATASHEET_NAME, DESCRIPTION_NAME
 from fairkd_jax.data.preparation_plan import SPLITS
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
       arguments: Command-line arguments; None reads `sys.argv`.
 
     Returns:
-      Exit code: 0, or 2 after an error that the user can correct.
+      Exit code: 0; 2 after an error that the user can correct, and 1 after an error of the system.
     """
     parser = _make_parser()
     options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
@@ -154,9 +154,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"{parser.prog}: {make_one_line(str(error))}", file=sys.stderr)
         return 2
-    except OSError as error:  # for example, no permission to read the source
-        print(f"{parser.prog}: {error.filename or options['source']}: {error.strerror}", file=sys.stderr)
-        return 2
+    except OSError as error:  # for example, a full disk, or no permission to read the source
+        print(f"{parser.prog}: {format_os_error(error)}", file=sys.stderr)
+        return 1
     folder = Path(dataset.info.directory)
     note = f", with {DATASHEET_NAME} and {DESCRIPTION_NAME}"
     try:

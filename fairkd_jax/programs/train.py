@@ -11,14 +11,14 @@ on with a run in its own folder: it means --config RUN --workdir RUN.
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from fairkd_jax import cli, program_flags
 from fairkd_jax.configs.names import make_run_name
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import StorageError, UsageError
 from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.user_paths import parse_path
 
@@ -48,9 +48,26 @@ def default_workdir() -> Path:
     return Path("runs", make_run_name(config_flags.get_config_filename(flags.FLAGS["config"])))
 
 
+def evaluate(workdir: Path, baseline: Path | None = None) -> tuple[dict[str, Any], StorageError | None]:
+    """Scores a run on test.
+
+    Args:
+      workdir: The run's folder.
+      baseline: Folder of the run without debiasing, or None.
+
+    Returns:
+      The evaluation, and the error where it could not be written.
+    """
+    from fairkd_jax.evaluation.evaluate import UnwrittenEvaluationError, evaluate_run
+
+    try:
+        return evaluate_run(workdir, baseline=baseline), None
+    except UnwrittenEvaluationError as error:
+        return error.evaluation, error
+
+
 def train_members(recipe: "Recipe", workdir: Path) -> None:
     """Trains a population, and scores its members that have not diverged."""
-    from fairkd_jax.evaluation.evaluate import evaluate_run
     from fairkd_jax.report import scores
     from fairkd_jax.training import MembersDiverged, train_recipe
     from fairkd_jax.training.context import find_student_folder
@@ -62,9 +79,18 @@ def train_members(recipe: "Recipe", workdir: Path) -> None:
     except MembersDiverged as error:
         folders, diverged = {name: folders[name] for name in error.complete}, error
     if folders:
-        evaluations = {name: evaluate_run(folder) for name, folder in folders.items()}
-        text = scores.write_population_tables(workdir, folders, evaluations, style=cli.get_style())
-        cli.print_once(f"\n{text}")
+        found = {name: evaluate(folder) for name, folder in folders.items()}
+        evaluations = {name: evaluation for name, (evaluation, _) in found.items()}
+        cli.print_once(f"\n{scores.format_members(evaluations, style=cli.get_style())}")
+        trouble = next((error for _, error in found.values() if error), None)
+        if not trouble:
+            scores.write_member_tables(workdir, folders, evaluations)
+            cli.print_once(
+                f"\nresults below {folders[next(iter(folders))].parent}, log in {RunFolder(workdir).log}"
+            )
+            cli.print_once(f"next, for figures and more: fairkd-report {workdir}")
+        elif not diverged:
+            raise trouble
     if diverged:
         raise diverged
 
@@ -100,7 +126,6 @@ def leave_picture(recipe: "Recipe", workdir: Path) -> str:
 
 def main() -> None:
     """Trains the runs that the flags ask for."""
-    from fairkd_jax.evaluation.evaluate import evaluate_run
     from fairkd_jax.recipe.parse import parse_recipe
     from fairkd_jax.recipe.related import baseline_config
     from fairkd_jax.report import scores
@@ -121,9 +146,14 @@ def main() -> None:
     folder = RunFolder(workdir).baseline
     if baseline is not None:
         train_recipe(baseline, folder, name="baseline")
-        scores.write_tables(folder, evaluate_run(folder))  # a run of its own, for comparisons
-    evaluation = evaluate_run(workdir, baseline=folder if baseline is not None else None)
-    cli.print_once(f"\n{scores.write_tables(workdir, evaluation, cli.get_style())}")
+        own_evaluation, trouble = evaluate(folder)  # the baseline is a run of its own, for comparisons
+        if not trouble:
+            scores.write_tables(folder, own_evaluation)
+    evaluation, trouble = evaluate(workdir, folder if baseline is not None else None)
+    cli.print_once(f"\n{scores.format_tables(workdir, evaluation, cli.get_style())}")
+    if trouble:
+        raise trouble
+    scores.write_tables(workdir, evaluation)
     picture, own = leave_picture(recipe, workdir), RunFolder(workdir)
     cli.print_once(f"\nresults in {own.evaluation('test')}{picture}, log in {own.log}")
     cli.print_once(f"next, for figures and more: fairkd-report {workdir}")

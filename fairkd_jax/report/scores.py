@@ -13,41 +13,51 @@ from fairkd_jax.report.text_table import WIDE, Style
 from fairkd_jax.runs.paths import RunFolder
 
 
-def write_tables(workdir: Path, evaluation: Mapping[str, Any], style: Style = WIDE) -> str:
+def format_tables(workdir: Path, evaluation: Mapping[str, Any], style: Style = WIDE) -> str:
+    """Formats the tables of an evaluation.
+
+    Args:
+      workdir: The run's folder.
+      evaluation: Result of `evaluate_run`.
+      style: Form of the tables.
+    """
+    scores = RunFolder(workdir).evaluation(evaluation["split"], evaluation["checkpoint"])
+    recall = format_recall_by_group(evaluation, scores, style)
+    return f"{format_comparison(evaluation, style)}\n\n{recall}"
+
+
+def format_members(
+    evaluations: Mapping[str, Mapping[str, Any]], notes: Sequence[str] = (), style: Style = WIDE
+) -> str:
+    """Formats the table of a population's members.
+
+    Args:
+      evaluations: Result of `evaluate_run` for each member, by its name.
+      notes: Lines below the table.
+      style: Form of the table.
+    """
+    return "\n".join([format_population(evaluations, style), *notes])
+
+
+def write_tables(workdir: Path, evaluation: Mapping[str, Any]) -> None:
     """Writes the tables of an evaluation into the run's folder, in the first process.
 
     Args:
       workdir: The run's folder.
       evaluation: Result of `evaluate_run`.
-      style: Form of the tables that are returned; those in the file have no limit of width.
-
-    Returns:
-      The tables.
 
     Raises:
       OSError: The file cannot be written.
     """
-    split, checkpoint = evaluation["split"], evaluation["checkpoint"]
-    scores = RunFolder(workdir).evaluation(split, checkpoint)
-
-    def format_tables(style: Style) -> str:
-        comparison, recall = (
-            format_comparison(evaluation, style),
-            format_recall_by_group(evaluation, scores, style),
-        )
-        return f"{comparison}\n\n{recall}"
-
-    _write(workdir, evaluation, format_tables(WIDE))
-    return format_tables(style)
+    _write(workdir, evaluation, format_tables(workdir, evaluation))
 
 
-def write_population_tables(
+def write_member_tables(
     workdir: Path,
     folders: Mapping[str, Path],
     evaluations: Mapping[str, Mapping[str, Any]],
     notes: Sequence[str] = (),
-    style: Style = WIDE,
-) -> str:
+) -> None:
     """Writes the table of a population's members into its folder, and each member's tables into its own.
 
     Args:
@@ -55,19 +65,13 @@ def write_population_tables(
       folders: The folder of each member, by the member's name.
       evaluations: Result of `evaluate_run` for each member, by its name.
       notes: Lines below the table.
-      style: Form of the table that is returned; the one in the file has no limit of width.
-
-    Returns:
-      The table of all members, and the notes.
 
     Raises:
       OSError: A file cannot be written.
     """
     for name, evaluation in evaluations.items():
         write_tables(folders[name], evaluation)
-    text = "\n".join([format_population(evaluations), *notes])
-    _write(workdir, next(iter(evaluations.values())), text)
-    return "\n".join([format_population(evaluations, style), *notes])
+    _write(workdir, next(iter(evaluations.values())), format_members(evaluations, notes))
 
 
 def _write(workdir: Path, evaluation: Mapping[str, Any], text: str) -> None:

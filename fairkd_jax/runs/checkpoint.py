@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from fairkd_jax.digests import check_sums, write_sums
-from fairkd_jax.errors import UsageError, reading
+from fairkd_jax.errors import UsageError, reading, writing
 from fairkd_jax.types import Tree
 from fairkd_jax.user_paths import check_can_store
 
@@ -20,6 +20,7 @@ _ITEMS = {
     _LAST: {"state": ocp.StandardCheckpointHandler, "student": ocp.StandardCheckpointHandler},
     _BEST: {"student": ocp.StandardCheckpointHandler, "scores": ocp.JsonCheckpointHandler},
 }
+_RESUME = "make room, and start the same command again to go on from the last checkpoint"
 ADVICE = "it is damaged: delete it and train again, or choose another --workdir"
 
 
@@ -216,10 +217,16 @@ class Checkpoints:
         raise first or UsageError(f"there is no checkpoint in {self._folder / kind}; start the command again")
 
     def _save(self, kind: str, step: int, items: Any) -> None:
-        """Saves a checkpoint, and then the hashes of its files in the first process."""
-        self._managers[kind].save(step, args=items, force=True)
-        if not jax.process_index():
-            write_sums(self._folder / kind / str(step))
+        """Saves a checkpoint, and then the hashes of its files in the first process.
+
+        Raises:
+          StorageError: The disk is full, or a permission is missing.
+        """
+        folder = self._folder / kind / str(step)
+        with writing(f"save the checkpoint {folder}", _RESUME):
+            self._managers[kind].save(step, args=items, force=True)
+            if not jax.process_index():
+                write_sums(folder)
 
     @contextlib.contextmanager
     def _guard_reading(self, kind: str, step: int, item: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairkd_jax.digests import read_json, write_json
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import UsageError, writing
 from fairkd_jax.near_paths import explain_missing
 from fairkd_jax.recipe.keys import MODEL_KEYS
 from fairkd_jax.runs.config_form import check_form
@@ -216,11 +216,9 @@ def write_run_config(
       methods: Description of each objective by name, see `describe_objectives`.
 
     Raises:
-      UsageError: The folder cannot be written to.
+      StorageError: The folder cannot be written to.
     """
     content = {_VERSION: VERSION, **config, _DATA_INFO: dict(data_info), _METHODS: dict(methods)}
-    try:
+    with writing(f"write to {workdir}", "make room there, or choose another --workdir"):
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(RunFolder(workdir).config, content)
-    except OSError as error:
-        raise UsageError(f"cannot write to {workdir}: {error.strerror}") from None

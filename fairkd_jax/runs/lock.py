@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import UsageError, writing
 
 
 @contextlib.contextmanager
@@ -17,7 +17,8 @@ def lock_folder(workdir: Path) -> Iterator[None]:
       workdir: The run's folder; made where it does not exist, and removed where it stays empty.
 
     Raises:
-      UsageError: Another process is training there, or a file of the folder cannot be written.
+      UsageError: Another process is training there, or the path leads through a file.
+      StorageError: A file of the folder cannot be written.
     """
     try:
         folder = _lock(workdir)
@@ -32,9 +33,8 @@ def lock_folder(workdir: Path) -> Iterator[None]:
     except OSError as error:
         if not str(error.filename).startswith(str(workdir)):
             raise
-        is_file = isinstance(error, FileExistsError) and workdir.is_file()
-        reason = "it is a file; name a folder" if is_file else error.strerror
-        raise UsageError(f"cannot write to {error.filename}: {reason}") from None
+        with writing(f"write to {error.filename}", "make room there, or choose another --workdir"):
+            raise
 
 
 def _lock(workdir: Path) -> int:

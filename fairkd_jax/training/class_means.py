@@ -19,7 +19,7 @@ from fairkd_jax.data.pipeline import Split
 from fairkd_jax.digests import read_arrays, write_arrays
 from fairkd_jax.engine.sharding import make_batch_sharding, make_replicated_sharding, to_global
 from fairkd_jax.engine.state import rng_key
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import UsageError, writing
 from fairkd_jax.progress import Progress
 from fairkd_jax.runs.loading import LoadedModel
 from fairkd_jax.training.checks import check_classes
@@ -106,12 +106,10 @@ def save(path: Path, class_means: ClassMeans) -> None:
     """Writes the file, whole or not at all.
 
     Raises:
-      UsageError: The folder cannot be written to.
+      StorageError: The folder cannot be written to.
     """
-    try:
+    with writing(f"write {path}", "make room there, or use a copy of the teacher that can be written to"):
         write_arrays(path, class_means._asdict())
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def load(path: Path, teacher: LoadedModel, class_names: Sequence[str]) -> ClassMeans:

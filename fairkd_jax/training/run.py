@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from fairkd_jax.distributed import broadcast_from_host0
 from fairkd_jax.engine.sharding import make_mesh, replicate
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import StorageError, UsageError
 from fairkd_jax.files import write_text
 from fairkd_jax.models import num_parameters
 from fairkd_jax.recipe.parse import Recipe, parse_recipe
@@ -142,7 +142,8 @@ def _train_single(run: RunContext) -> None:
     if not finished:
         _introduce(run, program, f"folder {run.workdir}")
         _compile(program)
-    run.write_configs()
+    with contextlib.suppress(*([StorageError] if finished else [])):  # a finished run may be read-only
+        run.write_configs()
     if finished:
         _say(f"{program.name}: this run is complete, {program.total_steps} steps, in {run.workdir}")
         return
@@ -162,7 +163,8 @@ def _train_population(run: RunContext) -> None:
     saved = {student: _find_saved_steps(folders[student]) for student in left}
     chunks = split_into_chunks(saved, recipe.wave_size)
     if not chunks:
-        run.write_configs()
+        with contextlib.suppress(StorageError):  # the finished runs may be read-only
+            run.write_configs()
     done = len(recipe.students) - len(left) - len(diverged)
     _say(
         f"{run.name}: {len(recipe.students)} members, {done} complete, {len(left)} to train in"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import jax
 
-from fairkd_jax.errors import MissingExtraError, UsageError
+from fairkd_jax.errors import MissingExtraError, UsageError, writing
 from fairkd_jax.files import make_jsonable, write_text
 from fairkd_jax.runs.paths import RunFolder
 
@@ -48,8 +48,9 @@ class JsonlWriter:
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the numbers of a step, by name."""
-        self._file.write(json.dumps({"step": step, **make_jsonable(scalars)}) + "\n")
-        self._file.flush()
+        with writing(f"write to {self._file.name}", "make room, and start the same command again"):
+            self._file.write(json.dumps({"step": step, **make_jsonable(scalars)}) + "\n")
+            self._file.flush()
 
     def flush(self) -> None:
         """Hands all written lines to the file system."""

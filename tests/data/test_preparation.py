@@ -10,7 +10,7 @@ from PIL import Image
 
 from fairkd_jax.data import archives, staging
 from fairkd_jax.data.pipeline import open_dataset
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import StorageError, UsageError
 
 
 def pack(path, files, mode="w:gz"):
@@ -248,6 +248,6 @@ def test_error_of_the_disk_is_not_hidden(faces, tmp_path, monkeypatch):
 
     monkeypatch.setattr(staging.Chunk, "read_images", full)
     with pytest.raises(
-        UsageError, match=r"cannot prepare utkface in .*: no space left; choose another folder"
+        StorageError, match=r"cannot prepare utkface in .*: no space left; choose another folder"
     ):
         open_faces(faces(), tmp_path / "d")

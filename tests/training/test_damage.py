@@ -1,12 +1,15 @@
 """A bit that has flipped in a file of a run is found before the file is used, and the file is named."""
 
+import errno
 import json
 import shutil
 
 import pytest
 
+from fairkd_jax.digests import read_json
 from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
+from fairkd_jax.evaluation import evaluate
 from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.evaluation.evaluated_run import read_run
 from fairkd_jax.runs.checkpoint import Checkpoints
@@ -74,6 +77,17 @@ def test_predictions_and_their_evaluation(scored, flip):
             read_run(scored, "val")
         flip.undo()
     read_run(scored, "val")
+
+
+def test_scores_that_cannot_be_written_are_not_lost(scored, monkeypatch):
+    def refuse(path, arrays):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(evaluate, "write_arrays", refuse)
+    with pytest.raises(evaluate.UnwrittenEvaluationError, match=r"written: .*val\.npz: Read-only") as found:
+        evaluate_run(scored, split="val", devices=ONE)
+    told = found.value.evaluation["student"]
+    assert told["accuracy"] == read_json(RunFolder(scored).evaluation("val"))["student"]["accuracy"]
 
 
 def test_the_config(scored, flip):

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import resource
 import shutil
 import time
 
@@ -26,6 +25,7 @@ from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.folder import config_diff
 from fairkd_jax.training import build
 from fairkd_jax.training.start import restore_newest
+from tests.limits import files_no_larger_than
 
 PARAMS = {"conv": {"kernel": jnp.ones((2, 2))}, "bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
 
@@ -98,17 +98,6 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "new \udc80")
     assert path.read_text() == "old"
-
-
-@contextlib.contextmanager
-def files_no_larger_than(size):
-    """A file that grows beyond so many bytes fails in the middle, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("old", ["old", None])

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from fairkd_jax.files import get_cache_folder, make_folder
+from fairkd_jax.files import get_cache_folder, make_private_folder
 from fairkd_jax.ops.platform import get_platform
 
 KERNEL_SIZES = (3, 5)  # sides of the kernels of a depthwise convolution
@@ -153,10 +153,8 @@ def _name_library(key: str, path: Path) -> str:
 def _find_private_folder() -> Path:
     """Returns a cache folder that no other user can write to; else a temporary folder for this run."""
     folder = get_cache_folder() / "native"
-    if make_folder(folder, mode=0o700):
-        about = folder.stat()
-        if about.st_uid == os.geteuid() and not about.st_mode & 0o022:
-            return folder
+    if make_private_folder(folder):
+        return folder
     temporary = tempfile.mkdtemp(prefix="fairkd-native-")
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     return Path(temporary)
