@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fairkd_jax.leftovers import make_mark, remove_abandoned
 from fairkd_jax.user_paths import parse_path
 
 
@@ -100,8 +100,15 @@ def remove_file(path: Path) -> None:
 
 
 def _make_temporary_path(path: Path, suffix: str) -> Path:
-    """Makes a path in the same folder that no other process uses, on this machine or another."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
+    """Makes a path in the same folder that no other process uses, on this machine or another.
+
+    Removes what killed processes have left of the same file.
+    """
+    before = f".{path.name}."
+    with contextlib.suppress(OSError):
+        names = [entry.name for entry in os.scandir(path.parent) if entry.name.startswith(before)]
+        remove_abandoned(path.with_name(name) for name in names if name.endswith((".tmp", ".tmp.npz")))
+    return path.with_name(f"{before}{make_mark()}{suffix}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from fairkd_jax.runs.paths import RunFolder
 PACKAGE = Path(__file__).parent.parent / "fairkd_jax"
 LEVELS = {
     "errors": -2,
+    "leftovers": -1,
     "user_paths": -1,
     "files": 0,
     "interrupt": 0,

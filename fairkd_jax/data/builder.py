@@ -44,6 +44,13 @@ class PreparedConfig(tfds.core.BuilderConfig):
     with_hashes: bool = True
 
 
+class _OwnInfo(tfds.core.DatasetInfo):
+    """Description of a data set that nobody publishes."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing; the method of tfds asks a server, and leaves a temporary folder behind."""
+
+
 class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Base of all builders, which writes staged examples in a fixed order.
 
@@ -78,7 +85,7 @@ class PreparedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             "group": tfds.features.ClassLabel(names=config.group_names),
             **{name: tfds.features.Scalar(np.int32) for name in config.attributes},
         }
-        return tfds.core.DatasetInfo(
+        return _OwnInfo(
             builder=self,
             description=self.ABOUT,
             features=tfds.features.FeaturesDict(features),

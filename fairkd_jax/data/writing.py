@@ -1,20 +1,16 @@
 """Writer of a tfds data set from staged images, in one atomic step."""
 
-import contextlib
 import shutil
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fairkd_jax.data.layout import VERSION
+from fairkd_jax.data.layout import VERSION, is_prepared
 from fairkd_jax.data.preparation_plan import SPLITS, Example, PreparationPlan
 from fairkd_jax.data.staging import StagedImages
 from fairkd_jax.digests import remember_checked, write_sums
 from fairkd_jax.errors import UsageError
-
-_STALE_SECONDS = 24 * 3600
+from fairkd_jax.leftovers import make_mark, remove_abandoned
 
 
 def write_dataset(
@@ -39,13 +35,15 @@ def write_dataset(
         raise UsageError(
             f"{plan.source or plan.name} has no usable image for train; check the path of the source"
         )
-    scratch = directory / ".staging" / f"write-{uuid.uuid4().hex}"
-    _remove_stale(scratch.parent)
+    scratch = directory / ".staging" / f"write-{make_mark()}"
+    remove_abandoned(scratch.parent.glob("write-*"))
     try:
         _run_builder(plan, staged, placed, scratch, report)
         folder.parent.mkdir(parents=True, exist_ok=True)
         written = scratch / plan.name / plan.config_name / VERSION
         write_sums(written)
+        if folder.exists() and not is_prepared(folder):  # somebody has deleted a file of it
+            folder.rename(scratch / "damaged")
         written.rename(folder)
         remember_checked(folder)
     finally:
@@ -108,14 +106,3 @@ def _group_by_split(examples: list[Example], placed: list[tuple[str, int]]) -> d
         if own:
             result[split] = [examples[i] for _, i in sorted(own)]
     return result
-
-
-def _remove_stale(staging: Path) -> None:
-    """Removes unfinished folders of stopped processes.
-
-    A folder younger than a day stays, because its process may still be running.
-    """
-    for path in staging.glob("write-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)

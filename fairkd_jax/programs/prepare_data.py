@@ -127,7 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
       arguments: Command-line arguments; None reads `sys.argv`.
 
     Returns:
-      Exit code: 0; 2 after an error that the user can correct, and 1 after an error of the system.
+      Exit code: 0; 2 after an error that the user can correct, such as a split without images; 1 after an
+      error of the system.
     """
     parser = _make_parser()
     options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
@@ -167,7 +168,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(_format_summary(described, folder, note))
     absent = [name for name in SPLITS if name not in described["splits"]]
     if absent:
-        print(f"{parser.prog}: there are no images in {' and '.join(absent)}", file=sys.stderr)
+        print(
+            f"{parser.prog}: there are no images in {' and '.join(absent)}, which a run needs",
+            file=sys.stderr,
+        )
+        return 2
     return 0
 
 

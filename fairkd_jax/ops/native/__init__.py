@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from fairkd_jax.files import get_cache_folder, make_private_folder
+from fairkd_jax.leftovers import make_mark, remove_abandoned
 from fairkd_jax.ops.platform import get_platform
 
 KERNEL_SIZES = (3, 5)  # sides of the kernels of a depthwise convolution
@@ -48,6 +49,15 @@ _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 )
+# Runs a command, and ends its group of processes when the standard input ends.
+_END_WITH_PARENT = """
+exec 3<&0
+"$@" </dev/null 3<&- & command=$!
+(read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & watch=$!
+wait "$command"; code=$?
+kill -KILL "$watch"
+exit "$code"
+"""
 _WIDE = ("-mprefer-vector-width=512",) if os.uname().machine == "x86_64" else ()
 
 
@@ -137,12 +147,38 @@ def _compile_kernels() -> Path:
     for path in folder.glob(f"{key}-*.so"):
         if path.name == _name_library(key, path):  # another name means that the file was damaged
             return path
-    with tempfile.TemporaryDirectory(dir=folder) as name:
+    remove_abandoned(folder.glob("tmp*"))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"tmp-{make_mark()}-") as name:
         made = Path(name) / "made.so"
-        subprocess.run(
-            [*command, "-o", str(made)], check=True, capture_output=True, text=True, errors="replace"
-        )
+        _run_compiler([*command, "-o", str(made)], name)
         return made.replace(folder / _name_library(key, made))
+
+
+def _run_compiler(command: list[str], folder: str) -> None:
+    """Runs the compiler; no process of it outlives this one, however this one ends.
+
+    Args:
+      command: Compiler and its arguments.
+      folder: Folder for the compiler's temporary files.
+
+    Raises:
+      CalledProcessError: The compiler failed.
+    """
+    with subprocess.Popen(
+        ["sh", "-c", _END_WITH_PARENT, "sh", *command],
+        stdin=subprocess.PIPE,  # it ends when this process does
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": folder},
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stderr
+        said = process.stderr.read()
+        code = process.wait()  # before the standard input is closed
+    if code:
+        raise subprocess.CalledProcessError(code, command, stderr=said)
 
 
 def _name_library(key: str, path: Path) -> str:
