@@ -20,6 +20,7 @@ from fairkd_jax.data.layout import get_default_directory
 from fairkd_jax.data.pipeline import open_dataset
 from fairkd_jax.errors import StorageError, UsageError, writing
 from fairkd_jax.files import get_cache_folder, make_private_folder, save_arrays, write_text
+from fairkd_jax.run_log import is_worth_reading
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.folder import write_run_config
 from fairkd_jax.runs.lock import lock_folder
@@ -48,9 +49,9 @@ def test_errors_that_follow_from_one_that_was_told_are_not_shown(monkeypatch):
         commands.show_unraisable(error)
     assert shown == found[1:]
     record = logging.LogRecord("absl", logging.ERROR, "/lib/orbax/future.py", 1, "thread", (), None)
-    assert cli._is_worth_reading(record)
+    assert is_worth_reading(record)
     record.exc_info = (OSError, OSError(FULL), None)
-    assert not cli._is_worth_reading(record)
+    assert not is_worth_reading(record)
 
 
 @pytest.fixture

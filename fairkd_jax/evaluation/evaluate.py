@@ -72,8 +72,7 @@ def evaluate_run(
       "step" and the results of probes under "probe"; "inflation" holds the inflation by model.
 
     Raises:
-      UsageError: A folder holds no run or no such checkpoint, the runs do not fit together, or no probe can
-        be fitted.
+      UsageError: A folder holds no such run or checkpoint, runs do not fit together, or no probe can be fitted.
       UnwrittenEvaluationError: The files cannot be written; the error holds the evaluation.
     """
     saved = read_run_config(workdir)
@@ -84,7 +83,6 @@ def evaluate_run(
     if probe:
         check_can_probe(dataset, split)
     folders = _find_models(saved, workdir, baseline)
-    described = {name: describe_method(folder) for name, folder in folders.items()}
     models = {
         name: load_run(folder, checkpoint if name == "student" else "best", saved.data_info, mesh)
         for name, folder in folders.items()
@@ -92,6 +90,7 @@ def evaluate_run(
     rows = _count_rows(batch_size or saved.config["batch_size"], dataset, mesh)
     score = {name: _make_scorer(model, dataset, rows, mesh, probe) for name, model in models.items()}
     scores = {name: score[name](split) for name in models}
+    described = {name: describe_method(folder) for name, folder in folders.items()}
     result = _make_result(models, scores, described, dataset, split)
     counts = {name: np.asarray(dataset.split(name).counts).tolist() for name in dataset.info.num_examples}
     result |= {"split": split, "checkpoint": checkpoint, "counts": counts, **current}

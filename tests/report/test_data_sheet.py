@@ -57,11 +57,17 @@ def write_sheet(root, *, name="manifest", place="s8-squash-a/1.1.0", **changes):
 
 
 def test_the_printed_command_makes_the_datasheet_that_the_report_then_finds(tmp_path, capsys):
-    for n, name in enumerate(("a", "b", "c")):
+    for n, name in enumerate(("a", "b", "c", "d")):
         buffer = io.BytesIO()
         Image.fromarray(np.full((9, 9, 3), n, np.uint8)).save(buffer, "PNG")
         (tmp_path / f"{name}.png").write_bytes(buffer.getvalue())
-    rows = ["path,label,group,split", "a.png,cat,,train", "b.png,dog,x,train", "c.png,dog,x,test"]
+    rows = [
+        "path,label,group,split",
+        "a.png,cat,,train",
+        "b.png,dog,x,train",
+        "c.png,dog,x,test",
+        "d.png,dog,x,val",
+    ]
     (tmp_path / "m m.csv").write_text("\n".join(rows) + "\n")
     options = {"class_names": ["dog", "cat"], "group_names": [], "missing": ["?", "none of these"]}
     places = {"source": str(tmp_path / "m m.csv"), "directory": str(tmp_path / "d")}
