@@ -72,7 +72,7 @@ def evaluate_run(
       "step" and the results of probes under "probe"; "inflation" holds the inflation by model.
 
     Raises:
-      UsageError: A folder holds no such run or checkpoint, runs do not fit together, or no probe can be fitted.
+      UsageError: A folder holds no such run or checkpoint, runs do not fit together, or no probe is possible.
       UnwrittenEvaluationError: The files cannot be written; the error holds the evaluation.
     """
     saved = read_run_config(workdir)

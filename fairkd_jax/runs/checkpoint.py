@@ -17,7 +17,11 @@ from fairkd_jax.user_paths import check_can_store
 # Two managers: a single manager that kept the best checkpoint would delete the newest one.
 _LAST, _BEST = "last", "best"
 _ITEMS = {
-    _LAST: {"state": ocp.StandardCheckpointHandler, "student": ocp.StandardCheckpointHandler},
+    _LAST: {
+        "state": ocp.StandardCheckpointHandler,
+        "student": ocp.StandardCheckpointHandler,
+        "meter": ocp.JsonCheckpointHandler,
+    },
     _BEST: {"student": ocp.StandardCheckpointHandler, "scores": ocp.JsonCheckpointHandler},
 }
 _RESUME = "make room, and start the same command again to go on from the last checkpoint"
@@ -119,17 +123,22 @@ class Checkpoints:
         with self._guard_reading(_BEST, step, "scores"):
             return self._managers[_BEST].restore(step, args=args)["scores"]
 
-    def save_last(self, step: int, state: Tree, student: Tree) -> None:
+    def save_last(self, step: int, state: Tree, student: Tree, meter: dict[str, Any]) -> None:
         """Saves a state as a `last` checkpoint, and deletes the oldest one beyond `keep`.
 
         Args:
           step: Step of the state; a saved step is not saved again.
           state: The training state, a pytree.
           student: The student's variables.
+          meter: The sums of the metrics since the last report, ready for JSON.
         """
         if step in self.steps():
             return
-        items = ocp.args.Composite(state=_make_save_args(state), student=_make_save_args(student))
+        items = ocp.args.Composite(
+            state=_make_save_args(state),
+            student=_make_save_args(student),
+            meter=ocp.args.JsonSave(meter),
+        )
         self._save(_LAST, step, items)
 
     def delete_last(self, step: int) -> None:
@@ -164,6 +173,24 @@ class Checkpoints:
           UsageError: The stored state has another structure, shape or dtype, or is damaged.
         """
         return self._restore(_LAST, step, "state", target)
+
+    def read_meter(self, step: int) -> dict[str, Any]:
+        """Reads the sums of the metrics between the last report and a step.
+
+        Args:
+          step: A step of `steps`.
+
+        Returns:
+          The sums; empty for a checkpoint of an earlier version.
+
+        Raises:
+          UsageError: The checkpoint is damaged.
+        """
+        if not (self._folder / _LAST / str(step) / "meter").exists():
+            return {}
+        with self._guard_reading(_LAST, step, "meter"):
+            args = ocp.args.Composite(meter=ocp.args.JsonRestore())
+            return self._managers[_LAST].restore(step, args=args)["meter"]
 
     def restore_student(self, which: str, target: Tree) -> tuple[int, Tree]:
         """Reads a student.

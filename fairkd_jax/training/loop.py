@@ -215,6 +215,8 @@ def fit(
         ]
         for log in logs:
             stack.callback(log.close_writers)
+            if step:
+                log.resume(step)
         _run_loop(_Loop(program, program.init() if state is None else state, step, logs))
 
 

@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 from clu import parameter_overview
@@ -28,6 +27,7 @@ from fairkd_jax.runs.lock import lock_folder
 from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training import build
 from fairkd_jax.training.checks import check_data, check_recipe
+from fairkd_jax.training.chunks import forget_half_saved, split_into_chunks
 from fairkd_jax.training.context import RunContext, find_student_folder
 from fairkd_jax.training.loop import fit
 from fairkd_jax.training.pretrained import read_first_weights, settle_norm_epsilon
@@ -37,8 +37,6 @@ from fairkd_jax.training.student_log import Diverged
 from fairkd_jax.training.teacher import find_class_means
 from fairkd_jax.training.writers import Writer, open_writers
 from fairkd_jax.user_paths import check_can_store
-
-Student = TypeVar("Student")
 
 
 class MembersDiverged(Diverged):
@@ -161,6 +159,7 @@ def _train_population(run: RunContext) -> None:
     diverged = [student for student in left if _has_diverged(folders[student])]
     left = [student for student in left if student not in diverged]
     saved = {student: _find_saved_steps(folders[student]) for student in left}
+    saved = forget_half_saved(saved, {student for student in left if _has_started(folders[student])})
     chunks = split_into_chunks(saved, recipe.wave_size)
     if not chunks:
         with contextlib.suppress(StorageError):  # the finished runs may be read-only
@@ -209,28 +208,9 @@ def _find_saved_steps(workdir: Path) -> frozenset[int]:
         return frozenset(checkpoints.steps())
 
 
-def split_into_chunks(saved: Mapping[Student, frozenset[int]], size: int) -> list[list[Student]]:
-    """Splits members into chunks that can go on together, the largest chunk first.
-
-    Args:
-      saved: For each member the steps from which it can go on; empty for a new member.
-      size: Largest number of members in a chunk; 0 for no limit.
-
-    Returns:
-      Chunks whose members have all saved a common step, or none.
-    """
-    groups = [list(saved)] if saved and frozenset.intersection(*saved.values()) else []
-    if not groups:
-        by_step: dict[int, list[Student]] = {}
-        for student, steps in saved.items():
-            by_step.setdefault(max(steps, default=0), []).append(student)
-        groups = list(by_step.values())
-    chunks = [
-        group[start : start + (size or len(group))]
-        for group in groups
-        for start in range(0, len(group), size or len(group))
-    ]
-    return sorted(chunks, key=len, reverse=True)
+def _has_started(workdir: Path) -> bool:
+    """Returns whether the program of a member has begun, and has written the table of its arrays."""
+    return broadcast_from_host0(RunFolder(workdir).parameters.exists())
 
 
 def _is_finished(workdir: Path, steps: int) -> bool:

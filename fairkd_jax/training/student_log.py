@@ -11,9 +11,10 @@ import numpy as np
 from fairkd_jax.engine.eval_step import Scores
 from fairkd_jax.engine.state import TrainState
 from fairkd_jax.engine.train_step import COUNTS
+from fairkd_jax.errors import reading
 from fairkd_jax.fairness import diagnose, summarize
 from fairkd_jax.files import write_text
-from fairkd_jax.runs.checkpoint import Checkpoints
+from fairkd_jax.runs.checkpoint import ADVICE, Checkpoints
 from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.training.writers import Writer
 
@@ -77,6 +78,16 @@ class Meter:
         means |= {f"student/{key}": float(value) for key, value in found.items()}
         self._sums, self._counts = {}, None
         return means
+
+    def dump(self) -> dict[str, Any]:
+        """Returns the sums, ready for JSON."""
+        return {"sums": self._sums, "counts": np.asarray(self._counts).tolist()}
+
+    def load(self, content: Mapping[str, Any]) -> None:
+        """Goes on from the sums that `dump` has returned."""
+        sums = content["sums"].items()
+        self._sums = {name: (float(total), float(weight)) for name, (total, weight) in sums}
+        self._counts = np.asarray(content["counts"], np.int64)
 
 
 def rank(scores: Mapping[str, float], max_disparity: float | None) -> tuple[float, float]:
@@ -181,7 +192,21 @@ class StudentLog:
 
     def save(self, step: int, state: TrainState) -> None:
         """Saves the state as the last checkpoint."""
-        self.checkpoints.save_last(step, state, state.student_variables())
+        self.checkpoints.save_last(step, state, state.student_variables(), self._meter.dump())
+
+    def resume(self, step: int) -> None:
+        """Takes the sums of the metrics from the checkpoint of a step, so that the next means are complete.
+
+        Args:
+          step: The step from which the run goes on.
+
+        Raises:
+          UsageError: The checkpoint is damaged.
+        """
+        meter = self.checkpoints.read_meter(step)
+        if meter:
+            with reading(f"the meter of step {step} in {self._workdir}", ADVICE):
+                self._meter.load(meter)
 
     def warn_if_no_best(self) -> str:
         """Returns a warning where no checkpoint kept within the bound; an empty text otherwise."""

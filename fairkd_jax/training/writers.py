@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import jax
 
 from fairkd_jax.errors import MissingExtraError, UsageError, writing
-from fairkd_jax.files import make_jsonable, write_text
+from fairkd_jax.files import make_jsonable, parse_json, write_text
 from fairkd_jax.runs.paths import RunFolder
 
 
@@ -41,7 +41,8 @@ class JsonlWriter:
           path: The file.
           resume_step: The step from which the run goes on.
         """
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        lines = text.splitlines()
         kept = [line for line in lines if _read_step(line) <= resume_step]
         write_text(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
@@ -62,11 +63,12 @@ class JsonlWriter:
 
 
 def _read_step(line: str) -> float:
-    """Returns the step of a line; infinity for a line that was cut short."""
+    """Returns the step of a line; infinity for a line that was cut short or is damaged."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        step = parse_json(line)["step"]
+    except (ValueError, KeyError, TypeError):
         return math.inf
+    return step if isinstance(step, int | float) and not math.isnan(step) else math.inf
 
 
 class TensorboardWriter:

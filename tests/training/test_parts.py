@@ -150,7 +150,7 @@ def test_a_state_that_eight_devices_hold_goes_back_to_all_of_them(tmp_path):
         "number": np.float32(3.0),
     }
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save_last(1, arrays, {"copies": arrays["copies"]})
+    checkpoints.save_last(1, arrays, {"copies": arrays["copies"]}, {})
     found = checkpoints.restore_state(shapes(arrays), 1)
     jax.tree.map(np.testing.assert_array_equal, found, arrays)
     assert all(array.sharding.num_devices == 8 and array.is_fully_replicated for array in found.values())
@@ -161,7 +161,7 @@ def test_checkpoints_keep_the_last_and_the_best(tmp_path):
     assert checkpoints.last_step() is checkpoints.best_step() is checkpoints.best_scores() is None
     for step in (1, 2, 3):
         student = {"params": {"w": jnp.full(3, step, jnp.float32)}}
-        checkpoints.save_last(step, student | {"step": jnp.int32(step)}, student)
+        checkpoints.save_last(step, student | {"step": jnp.int32(step)}, student, {})
         if step == 2:
             checkpoints.save_best(step, student, {"accuracy": 0.5, "disparity": float("nan")})
     checkpoints.close()
@@ -273,7 +273,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_looked_up_again(
 def test_who_reads_checkpoints_leaves_alone_what_another_writes(tmp_path, training):
     student = {"params": {"w": jnp.zeros(3)}}
     with contextlib.closing(Checkpoints(tmp_path, training=True)) as checkpoints:
-        checkpoints.save_last(1, student, student)
+        checkpoints.save_last(1, student, student, {})
     (step,) = (tmp_path / "checkpoints" / "last").glob("1")
     written = step.with_name("2.orbax-checkpoint-tmp")
     shutil.copytree(step, written)

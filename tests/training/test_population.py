@@ -13,7 +13,7 @@ from fairkd_jax.recipe.parse import parse_recipe
 from fairkd_jax.runs.checkpoint import Checkpoints
 from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.training import Diverged, MembersDiverged, Stopped, loop, train
-from fairkd_jax.training.run import split_into_chunks
+from fairkd_jax.training.chunks import forget_half_saved, split_into_chunks
 from tests.training.runs import ONE, last_student, lines_of
 
 pytestmark = pytest.mark.usefixtures("built_once")
@@ -102,11 +102,11 @@ def test_a_stopped_population_goes_on_together(population, lone, tmp_path, monke
             train(population, tmp_path / "run", devices=ONE)
     saved, save = [], Checkpoints.save_last
 
-    def saving(self, step, state, own):
+    def saving(self, step, *items):
         if step == 8 and len(saved) == 2:
             raise KeyboardInterrupt
         saved.extend([step] * (step == 8))
-        save(self, step, state, own)
+        save(self, step, *items)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save_last", saving)
@@ -181,6 +181,48 @@ def test_members_that_cannot_go_on_together_train_in_waves_of_their_own():
     assert split_into_chunks(saved | {"d": frozenset()}, 0) == [["a", "c"], ["b"], ["d"]]
     assert split_into_chunks(dict.fromkeys("abc", frozenset()), 2) == [["a", "b"], ["c"]]
     assert split_into_chunks({}, 2) == []
+
+
+def test_members_that_were_killed_in_their_first_save_begin_again_as_one():
+    new, first, later = frozenset(), frozenset({4}), frozenset({4, 8})
+    half = {"a": first, "b": new, "c": first}
+    assert split_into_chunks(forget_half_saved(half, set("abc")), 0) == [["a", "b", "c"]]
+    waves = half | {"d": new, "e": new}  # which have not begun
+    assert split_into_chunks(forget_half_saved(waves, set("abc")), 3) == [["a", "b", "c"], ["d", "e"]]
+    # A member that was added later, or comes in a later wave, takes nothing from the others.
+    for saved, started in (
+        ({"a": first, "b": first, "c": new}, set("ab")),
+        ({"a": later, "b": later, "c": new}, set("abc")),
+        ({"a": later, "b": first}, set("ab")),
+        ({"a": new, "b": new}, set("ab")),
+    ):
+        assert forget_half_saved(saved, started) == saved
+
+
+def test_a_population_killed_in_its_first_save_ends_as_one_that_was_not(
+    make_config, tmp_path, monkeypatch, capsys
+):
+    config = make_config(student, checkpoint_every_steps=4)
+    config.population.seeds = (0, 1)
+    train(config, tmp_path / "whole", devices=ONE)
+    saved, save = [], Checkpoints.save_last
+
+    def saving(self, step, *items):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(step)
+        save(self, step, *items)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save_last", saving)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "killed", devices=ONE)
+    capsys.readouterr()
+    train(config, tmp_path / "killed", devices=ONE)
+    assert "0 complete, 2 to train in 1 wave(s)" in capsys.readouterr().out
+    for name in ("seed=0", "seed=1"):
+        ours, theirs = (last_student(tmp_path / run / "members" / name) for run in ("killed", "whole"))
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.mark.parametrize(

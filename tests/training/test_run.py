@@ -224,8 +224,8 @@ def test_folders_that_hold_no_run_are_refused(make_config, tmp_path):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UsageError, match="damaged"):
             evaluate_run(tmp_path)
-    kept = {"task": {key: {} for key in ("class_names", "group_names", "num_examples", "digests")}}
-    kept |= {"version": 1} | json.loads(make_config().to_json())
+    task = {"class_names": ["a"], "group_names": ["b"], "num_examples": {}, "digests": {}}
+    kept = {"task": task, "version": 1} | json.loads(make_config().to_json())
     for section, broken, message in (
         ("student", None, "damaged"),
         ("student", {"architecture": "stem"}, "damaged"),

@@ -21,7 +21,9 @@ from tests.programs import ROOT
 
 def test_lines_after_the_resumed_step_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 3.0}\n{"step": 3, "loss": 2.0}\n{"step": 2, "lo')
+    lines = ['{"step": 1, "loss": 3.0}', '{"step": 3, "loss": 2.0}', '{"step": null}', '{"step": "1"}', "5"]
+    lines += ['{"step": NaN}', "[1]", "[" * 100_000 + "]" * 100_000, '{"step": 2, "lo']
+    path.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\x80")
     writer = JsonlWriter(path, 2)
     writer.write_scalars(2, {"loss": float("nan"), "accuracy": 0.5})
     writer.close()
