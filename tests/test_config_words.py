@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 KEPT = json.loads((Path(__file__).parent / "kept" / "configs.json").read_text())
 ADDED = {
     "writer": "",
+    "optimizer.restart": False,
     "data.manifest.missing": [],
     "data.max_file_mib": 32.0,
     "data.allow_duplicates": False,

@@ -124,7 +124,12 @@ _MODELS = (
         "Side in pixels of the images of a teacher that is trained in this run, from the same crops; empty"
         " takes data.image_size.",
     ),
-    Key("teacher.epochs", 20, "Number of epochs of a teacher that is trained in this run."),
+    Key(
+        "teacher.epochs",
+        20,
+        "Number of epochs of a teacher that is trained in this run; 0 takes a pretrained teacher and its head"
+        " as they are.",
+    ),
     Key("teacher.learning_rate", 3e-3, "Highest learning rate of a teacher that is trained in this run."),
     Key("finetune.backbone_scale", 1.0, "Factor of the learning rate of all layers but the head."),
     Key("finetune.head_first_epochs", 0.0, "Number of first epochs in which the head alone learns."),
@@ -153,6 +158,12 @@ _OPTIMIZER = (
         "optimizer.ema_decay",
         0.0,
         "Decay of the student's moving average, which is evaluated in place of the student; 0.0 for none.",
+    ),
+    Key(
+        "optimizer.restart",
+        False,
+        "Whether a run that goes on with more epochs begins a schedule over the added epochs; otherwise one"
+        " schedule spans all epochs, and the learning rate jumps.",
     ),
 )
 KEYS = (*_RUN, *_MODELS, *_OPTIMIZER, *DATA_KEYS)

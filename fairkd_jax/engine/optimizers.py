@@ -2,7 +2,8 @@
 
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -121,23 +122,31 @@ def make_optimizer(
     return optax.chain(*parts)
 
 
-def make_run_schedule(recipe: OptimizerRecipe, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
+def make_run_schedule(
+    recipe: OptimizerRecipe, total_steps: int, steps_per_epoch: float, restarts: Sequence[int] = ()
+) -> optax.Schedule:
     """Makes the student's learning rate as a function of the step.
 
     Args:
       recipe: The section of the optimizer.
       total_steps: Length of the training in steps.
       steps_per_epoch: Number of steps in an epoch, not necessarily whole.
+      restarts: Steps at which a schedule over the rest begins, ascending.
 
     Raises:
       UsageError: The schedule's name is unknown.
     """
-    return make_schedule(
-        recipe.schedule,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=min(round(recipe.warmup_epochs * steps_per_epoch), total_steps - 1),
-        total_steps=total_steps,
-    )
+    bounds = (0, *restarts, total_steps)
+    pieces = [
+        make_schedule(
+            recipe.schedule,
+            learning_rate=recipe.learning_rate,
+            warmup_steps=max(0, min(round(recipe.warmup_epochs * steps_per_epoch), end - start - 1)),
+            total_steps=end - start,
+        )
+        for start, end in itertools.pairwise(bounds)
+    ]
+    return optax.join_schedules(pieces, list(restarts)) if restarts else pieces[0]
 
 
 def make_optimizers(

@@ -25,8 +25,8 @@ def count_steps(epochs: float, num_train: int, batch_size: int) -> int:
     """Returns the length of a training in steps.
 
     Args:
-      epochs: Number of passes over the training split.
+      epochs: Number of passes over the training split; 0 for a pretrained model that is taken as it is.
       num_train: Number of training images.
       batch_size: Number of images in a step, over all devices.
     """
-    return max(1, round(epochs * num_train / batch_size))
+    return max(1, round(epochs * num_train / batch_size)) if epochs else 0

@@ -141,7 +141,7 @@ def parse_recipe(config: ConfigDict) -> Recipe:
         is_population=bool(students[0].name),
         wave_size=config.population.wave_size,
         model=parse_model(config.student),
-        teacher=TeacherRecipe(parse_model(config.teacher), config.teacher.checkpoint),
+        teacher=TeacherRecipe(parse_model(config.teacher), config.teacher.checkpoint, config.teacher.epochs),
         optimizer=parse_section(OptimizerRecipe, config.optimizer),
         finetune=parse_section(FinetuneRecipe, config.finetune),
         checkpoints=parse_section(CheckpointRecipe, config.checkpoints),

@@ -77,10 +77,12 @@ class TeacherRecipe:
     Attributes:
       model: The teacher's model, where this run trains its teacher.
       checkpoint: Folder of a finished run; empty where this run trains its teacher.
+      epochs: Number of epochs of its training; 0 takes a pretrained teacher as it is.
     """
 
     model: ModelRecipe
     checkpoint: str
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class OptimizerRecipe:
     momentum: float
     clip_norm: float
     ema_decay: float
+    restart: bool
 
 
 @dataclass(frozen=True)

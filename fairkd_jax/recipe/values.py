@@ -15,8 +15,6 @@ from fairkd_jax.user_paths import parse_path
 _NAME_KEYS = ("class_names", "group_names", "missing")
 _COUNT_KEYS = (
     "batch_size",
-    "epochs",
-    "teacher.epochs",
     "log_every_steps",
     "checkpoint_every_steps",
     "checkpoints.keep",
@@ -75,6 +73,13 @@ def check_values(config: ConfigDict) -> None:
             raise UsageError(
                 f"teacher.{key} is for a teacher that is trained here; teacher.checkpoint is given"
             )
+    for key, epochs, model in (
+        ("epochs", config.epochs, "student"),
+        ("teacher.epochs", config.teacher.epochs, "teacher"),
+    ):
+        given = model == "teacher" and config.teacher.checkpoint
+        if epochs < 1 and (epochs or not (given or config[model].pretrained)):
+            raise UsageError(f"{key}={epochs} must be at least 1, or 0 for a model with {model}.pretrained")
     for name, section in config.items():
         if isinstance(section, ConfigDict) and "weight" in section:
             rate = section.get("learning_rate", 1.0)

@@ -88,6 +88,7 @@ _DATA_FORM: dict[str, Callable[[Any], bool]] = {
     "num_examples": _is_counts,
     "digests": _is_texts,
     "teacher": _is_section,
+    "restarts": lambda value: _is_list(value) and all(map(_is_count, value)),
 }
 
 

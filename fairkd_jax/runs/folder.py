@@ -26,6 +26,7 @@ FREE_KEYS = (
     "checkpoints.keep_every_epochs",
     "tensorboard",
     "writer",
+    "optimizer.restart",
     "teacher.checkpoint",
     "data.source",
     "data.directory",
@@ -38,6 +39,8 @@ SWEEP_TEACHERS = "teachers"  # folder of the shared teachers below the folder of
 _DATA_INFO_KEYS = {"class_names", "group_names", "num_examples", "digests"}
 _SECTIONS = {"objectives", "student", "teacher", "optimizer", "data", "batch_size", "epochs"}
 CONTENTS = "contents"  # key in the description of the data: digests of the image files of each split
+# Key in the description of the data: steps at which the schedule of a run that was made longer begins anew.
+RESTARTS = "restarts"
 # JSON keys of `config.json` beside the config.
 _DATA_INFO, _VERSION, _METHODS = "task", "version", "methods"
 

@@ -1,7 +1,6 @@
 """How far a run is, read from its folder alone, while another process may be writing there."""
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,8 +41,9 @@ def is_trained(folder: Path, config: Mapping[str, Any]) -> bool:
             f"{folder} holds a run with another config: {', '.join(changed)}; choose another --workdir"
         )
     steps = count_run_steps(saved._replace(config=dict(config)))
-    best = find_saved_step(folder, "best")
-    return find_saved_step(folder, "last") >= steps and find_scored_step(folder, "test") == best
+    if not has_checkpoint(folder) or find_saved_step(folder, "last") < steps:
+        return False
+    return find_scored_step(folder, "test") == find_saved_step(folder, "best")
 
 
 def find_saved_step(folder: Path, which: str) -> int:
@@ -83,6 +83,14 @@ def read_evaluation(folder: Path, split: str, checkpoint: str = BEST) -> dict[st
         if (found := str(content.get("checkpoint", checkpoint))) != checkpoint:
             raise UsageError(f"{path} holds the scores of the checkpoint {found}; run `{command}` again")
         return content
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Returns whether a run has a last checkpoint, which may be of step 0."""
+    try:
+        return any(name.isdigit() for name in os.listdir(RunFolder(folder).checkpoints / "last"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def find_scored_step(folder: Path, split: str, *, probed: bool = False) -> int | None:
@@ -137,6 +145,6 @@ def find_progress(folder: Path) -> tuple[int, int] | None:
         with RunFolder(folder).metrics.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = file.read().splitlines()
-        return int(json.loads(lines[-1])["step"]), count_run_steps(saved)
-    except (OSError, UsageError, ValueError, LookupError, TypeError):
+        return int(parse_json(lines[-1].decode("utf-8"))["step"]), count_run_steps(saved)
+    except (OSError, UsageError, ValueError, LookupError, TypeError, OverflowError):
         return None  # the file is being written, or does not exist yet

@@ -38,6 +38,7 @@ _ADDED: dict[str, dict[str, Any]] = {
 # leaves them out.
 ADDED_KEYS: dict[str, Any] = {
     "writer": "",
+    "optimizer.restart": False,
     "data.manifest.missing": [],
     "data.max_file_mib": 32.0,
     "data.allow_duplicates": False,

@@ -17,6 +17,7 @@ from fairkd_jax.recipe.values import normalize
 from fairkd_jax.runs.folder import (
     FREE_KEYS,
     SWEEP_TEACHERS,
+    find_teacher,
     flatten,
     to_json_dict,
     without_unused,
@@ -123,7 +124,8 @@ def _parse_point(name: str, config: Any, folder: Path, preflight: Preflight | No
         recipe = parse_recipe(config)
         check_recipe(recipe)
         if preflight:
-            preflight.check(recipe, [find_student_folder(student, folder) for student in recipe.students])
+            students = [find_student_folder(student, folder) for student in recipe.students]
+            preflight.check(recipe, students, find_teacher(recipe.teacher.checkpoint, folder))
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
     return recipe

@@ -58,7 +58,7 @@ def build_program(
     check_batch(recipe, train, mesh)
     steps_per_epoch = len(train) / recipe.batch_size
     steps = recipe.count_steps(len(train))
-    schedule = make_run_schedule(recipe.optimizer, steps, steps_per_epoch)
+    schedule = make_run_schedule(recipe.optimizer, steps, steps_per_epoch, run.restarts)
     functions, init, teacher_variables = _make_functions(run, mesh, schedule, steps, steps_per_epoch)
     # All rates at once: a report must not send work to the device.
     rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))

@@ -17,7 +17,7 @@ from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import TaskInfo
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.sections import ModelRecipe
-from fairkd_jax.training.pretrained import read_first_weights
+from fairkd_jax.training.pretrained import check_first_weights
 from fairkd_jax.training.writers import import_writer, require_tensorboard
 
 _MAX_STEPS = 100_000_000  # the learning rates of all steps are computed before the first
@@ -91,8 +91,13 @@ def make_task_info(
     )
 
 
-def check_data(recipe: Recipe, dataset: Dataset) -> None:
+def check_data(recipe: Recipe, dataset: Dataset, new: Sequence[ModelRecipe] | None = None) -> None:
     """Checks that objectives and the choice of the best checkpoint are defined for the data.
+
+    Args:
+      recipe: The recipe.
+      dataset: The data.
+      new: The models that have no checkpoint yet; by default all that the run trains.
 
     Raises:
       UsageError: The data do not allow this run.
@@ -104,9 +109,7 @@ def check_data(recipe: Recipe, dataset: Dataset) -> None:
     if steps > _MAX_STEPS:
         raise UsageError(f"epochs={recipe.epochs} means {steps:,} steps, more than {_MAX_STEPS:,}; use fewer")
     models = list_trained_models(recipe)
-    for model in models:
-        if model.pretrained:
-            read_first_weights(model, dataset.info.class_names)
+    check_first_weights(recipe, models if new is None else new, dataset.info.class_names)
     if recipe.max_disparity is not None:
         _check_comparable(dataset.split("val").counts)
     _check_groups(recipe, dataset, any(model.group_heads for model in models))

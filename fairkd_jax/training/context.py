@@ -13,7 +13,7 @@ from fairkd_jax.data.pipeline import Dataset
 from fairkd_jax.recipe.objectives import describe_objectives
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.population import StudentRecipe
-from fairkd_jax.runs.folder import check_resumable, find_teacher, to_json_dict, write_run_config
+from fairkd_jax.runs.folder import RESTARTS, check_resumable, find_teacher, to_json_dict, write_run_config
 from fairkd_jax.runs.loading import LoadedModel
 from fairkd_jax.runs.paths import RunFolder
 
@@ -31,6 +31,7 @@ class RunContext:
       name: Text in front of the progress lines.
       teacher: The frozen teacher; None before it is loaded, and where no objective uses one.
       class_means: The teacher's mean embedding of each class, float [C, E]; None where no objective needs it.
+      restarts: Steps at which the schedule begins anew, ascending.
     """
 
     workdir: Path
@@ -41,6 +42,7 @@ class RunContext:
     name: str = "student"
     teacher: LoadedModel | None = None
     class_means: np.ndarray | None = None
+    restarts: tuple[int, ...] = ()
 
     @property
     def teacher_folder(self) -> Path:
@@ -87,9 +89,10 @@ class RunContext:
         if jax.process_index():
             return
         methods = describe_objectives(self.recipe.objectives)
+        data_info = self.data_info | ({RESTARTS: list(self.restarts)} if self.restarts else {})
         for student in self.recipe.students:
             folder, config = self.find_folder(student), self.make_config(student)
-            write_run_config(folder, config, self.data_info, methods)
+            write_run_config(folder, config, data_info, methods)
 
 
 def find_student_folder(student: StudentRecipe, workdir: Path) -> Path:

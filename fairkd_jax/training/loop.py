@@ -197,8 +197,7 @@ def fit(
       make_writers: Function `(workdir, step) -> writers` for a run that goes on from that step.
 
     Raises:
-      Diverged: A loss or a gradient is not finite, for a single student or for every member of a population.
-        The last checkpoint is kept.
+      Diverged: A loss or a gradient of every student is not finite; the last checkpoint is kept.
       Stopped: SIGINT or SIGTERM arrived; the state was saved.
     """
     with contextlib.ExitStack() as stack:
@@ -215,8 +214,7 @@ def fit(
         ]
         for log in logs:
             stack.callback(log.close_writers)
-            if step:
-                log.resume(step)
+            log.resume(step)
         _run_loop(_Loop(program, program.init() if state is None else state, step, logs))
 
 
@@ -238,6 +236,9 @@ def _run_loop(loop: _Loop) -> None:
     )
     try:
         with loop.stop as stop:
+            if not program.total_steps:  # a pretrained model that is taken as it is
+                loop.validate()
+                loop.save()
             while loop.step < program.total_steps and stop.signal is None:
                 loop.advance(loop.wait_for_batch(batches))
                 last = loop.step == program.total_steps

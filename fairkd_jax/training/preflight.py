@@ -1,7 +1,7 @@
 """What the start of a run would refuse, found without preparing data and without training."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from fairkd_jax.data.catalog import make_plan
@@ -12,8 +12,9 @@ from fairkd_jax.recipe.sections import DataRecipe
 from fairkd_jax.runs.dataset import describe_data, keep_recorded, open_data
 from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.runs.loading import check_trained_on
-from fairkd_jax.training.checks import check_batch_size, check_data, list_trained_models
-from fairkd_jax.training.pretrained import read_first_weights
+from fairkd_jax.training.checks import check_batch_size, check_data
+from fairkd_jax.training.growth import list_new_models
+from fairkd_jax.training.pretrained import check_first_weights
 from fairkd_jax.user_paths import parse_path
 
 
@@ -26,14 +27,15 @@ class Preflight:
         self._num_train: dict[str, int | None] = {}
         self._datasets: dict[str, Dataset] = {}
 
-    def check(self, recipe: Recipe, folders: Iterable[Path]) -> None:
+    def check(self, recipe: Recipe, folders: Sequence[Path], teacher: Path) -> None:
         """Checks data, pretrained files and a given teacher of a run, as far as they are there.
 
         Data that are not prepared yet are checked as far as their names go.
 
         Args:
           recipe: The recipe of the run, which `check_recipe` accepts.
-          folders: Folders that may hold an earlier start of the run.
+          folders: Folders of the students, which may hold an earlier start of the run.
+          teacher: Folder of the teacher.
 
         Raises:
           UsageError: The start of the run would be refused.
@@ -41,16 +43,15 @@ class Preflight:
         given = Path(recipe.teacher.checkpoint) if recipe.teacher.checkpoint else None
         data = dataclasses.replace(keep_recorded(recipe.data, folders, given), cache="none")
         classes, dataset = self._open(data)
+        new = list_new_models(recipe, folders, teacher)
         if dataset is None:
             if (listed := self._num_train[repr(data)]) is not None:
                 check_batch_size(recipe, listed)
-            for model in list_trained_models(recipe):
-                if model.pretrained:
-                    read_first_weights(model, classes)
+            check_first_weights(recipe, new, classes)
             if recipe.uses_teacher and given:
                 read_run_config(given)
             return
-        check_data(recipe, dataset)
+        check_data(recipe, dataset, new)
         check_batch_size(recipe, len(dataset.split("train")))
         if recipe.uses_teacher and given:
             check_trained_on(given, read_run_config(given), describe_data(dataset))

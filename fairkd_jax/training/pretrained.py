@@ -58,6 +58,32 @@ def read_first_weights(model: ModelRecipe, class_names: Sequence[str]) -> FirstW
     return FirstWeights(found, True, "the file names the same classes")
 
 
+def check_first_weights(recipe: Recipe, models: Iterable[ModelRecipe], class_names: Sequence[str]) -> None:
+    """Checks the pretrained files of models that begin.
+
+    Args:
+      recipe: The recipe of the run.
+      models: The models.
+      class_names: Names of the classes of the data.
+
+    Raises:
+      UsageError: A file cannot be read or does not fit the model; or a model that is not trained has a new
+        head.
+    """
+    for model in models:
+        if not model.pretrained:
+            continue
+        first = read_first_weights(model, class_names)
+        is_teacher = model is recipe.teacher.model
+        epochs = recipe.teacher.epochs if is_teacher else recipe.epochs
+        if not epochs and not first.keeps_head:
+            key, section = ("teacher.epochs", "teacher") if is_teacher else ("epochs", "student")
+            raise UsageError(
+                f"{key}=0 would use a new head that has learnt nothing ({first.reason}); set"
+                f" {section}.head=keep, or {key} above 0"
+            )
+
+
 def settle_norm_epsilon(recipe: Recipe, class_names: Sequence[str], folders: Iterable[Path]) -> Recipe:
     """Writes the epsilon of the pretrained file into the recipe, where the model's own is another.
 

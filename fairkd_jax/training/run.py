@@ -25,10 +25,12 @@ from fairkd_jax.runs.dataset import describe_data, keep_recorded, open_data
 from fairkd_jax.runs.loading import find_last_step, load_teacher
 from fairkd_jax.runs.lock import lock_folder
 from fairkd_jax.runs.paths import RunFolder
+from fairkd_jax.runs.status import has_checkpoint
 from fairkd_jax.training import build
 from fairkd_jax.training.checks import check_data, check_recipe
 from fairkd_jax.training.chunks import forget_half_saved, split_into_chunks
 from fairkd_jax.training.context import RunContext, find_student_folder
+from fairkd_jax.training.growth import describe_jump, find_restarts, list_new_models
 from fairkd_jax.training.loop import fit
 from fairkd_jax.training.pretrained import read_first_weights, settle_norm_epsilon
 from fairkd_jax.training.program import Program
@@ -97,9 +99,15 @@ def train_recipe(
     given = Path(recipe.teacher.checkpoint) if recipe.teacher.checkpoint else None
     dataset = open_data(keep_recorded(recipe.data, [*earlier, RunFolder(workdir).teacher], given))
     recipe = settle_norm_epsilon(recipe, dataset.info.class_names, earlier)
-    run = RunContext(workdir, recipe, dataset, describe_data(dataset), devices, name)
+    restarts, former = find_restarts(recipe, earlier)
+    run = RunContext(workdir, recipe, dataset, describe_data(dataset), devices, name, restarts=restarts)
     run.check_resumable()
-    check_data(recipe, dataset)
+    check_data(recipe, dataset, list_new_models(recipe, earlier, run.teacher_folder))
+    images = len(dataset.split("train"))
+    if jump := describe_jump(
+        recipe, restarts, former, recipe.count_steps(images), images / recipe.batch_size
+    ):
+        _say(f"{name}: {jump}")
     # The first process writes for all processes, and so holds the lock.
     with contextlib.ExitStack() as stack:
         if not jax.process_index():
@@ -138,7 +146,7 @@ def _train_single(run: RunContext) -> None:
     run.check_resumable()
     finished = _is_finished(run.workdir, program.total_steps)
     if not finished:
-        _introduce(run, program, f"folder {run.workdir}")
+        _introduce(run, program, [run.workdir], f"folder {run.workdir}")
         _compile(program)
     with contextlib.suppress(*([StorageError] if finished else [])):  # a finished run may be read-only
         run.write_configs()
@@ -186,7 +194,7 @@ def _train_chunk(run: RunContext, chunk: Sequence[StudentRecipe], name: str, *, 
         run = dataclasses.replace(run, teacher=placed)
     program = build.build_program(run, mesh, name=name, students=chunk)
     folders = [run.find_folder(student) for student in chunk]
-    _introduce(run, program, f"{len(chunk)} members below {folders[0].parent}")
+    _introduce(run, program, folders, f"{len(chunk)} members below {folders[0].parent}")
     if is_first:  # the largest chunk: if it is refused, no folder stands in the way of another try
         _compile(program)
         run.write_configs()
@@ -215,6 +223,8 @@ def _has_started(workdir: Path) -> bool:
 
 def _is_finished(workdir: Path, steps: int) -> bool:
     last = find_last_step(workdir)
+    if not broadcast_from_host0(has_checkpoint(workdir)):
+        return False
     if last > steps:
         raise UsageError(f"{workdir} holds {last} steps, more than the {steps} asked for")
     return last == steps
@@ -234,7 +244,7 @@ def _write_parameters(workdir: Path, program: Program) -> None:
         write_text(RunFolder(workdir).parameters, overview + "\n")
 
 
-def _introduce(run: RunContext, program: Program, where: str) -> None:
+def _introduce(run: RunContext, program: Program, folders: Sequence[Path], where: str) -> None:
     """Prints the sizes of a training before it starts."""
     params = program.abstract_state.params
     sizes = [f"{num_parameters(params['student']):,} parameters"]
@@ -242,7 +252,7 @@ def _introduce(run: RunContext, program: Program, where: str) -> None:
     if run.teacher:
         sizes.append(f"teacher {num_parameters(run.teacher.variables['params']):,}")
     model = run.recipe.model
-    if model.pretrained:
+    if model in list_new_models(run.recipe, folders, run.teacher_folder) and model.pretrained:
         first = read_first_weights(model, run.dataset.info.class_names)
         kept = "keeps its head" if first.keeps_head else "has a new head"
         _say(f"{program.name}: starts from {model.pretrained} and {kept}: {first.reason}")
