@@ -1,5 +1,6 @@
 """The processes of a run: on a TPU pod slice, under Slurm, or with given addresses."""
 
+import ipaddress
 import os
 import socket
 import time
@@ -12,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from fairkd_jax.errors import UsageError
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PATIENCE = 300.0  # seconds until a process gives up its wait for process 0
 
 
@@ -39,7 +41,7 @@ def join_processes(
     if all(given) and process_id >= num_processes:
         raise UsageError(f"--process_id={process_id} is none of {num_processes} processes, counted from 0")
     host, _, port = coordinator.rpartition(":")
-    if coordinator and not (host and port.isdigit()):
+    if coordinator and not (host and port.isdecimal() and 0 < int(port) < 2**16):
         raise UsageError(f"--coordinator={coordinator} is not HOST:PORT, such as 10.0.0.1:1234")
     if not (all(given) or (_has_other_processes() if detect is None else detect)):
         return
@@ -49,14 +51,45 @@ def join_processes(
         if all(given):
             others = "the others" if process_id == 0 else f"process 0 at {coordinator}"
             logging.info("process %d of %d waits for %s", process_id, num_processes, others)
+            # JAX's own default is to listen on every address of the machine.
+            bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
             if process_id:
                 _wait_for_port(host, int(port))
-            jax.distributed.initialize(coordinator, num_processes, process_id)
+            else:
+                _check_can_listen(bind)
+            jax.distributed.initialize(coordinator, num_processes, process_id, coordinator_bind_address=bind)
         else:
             jax.distributed.initialize(local_device_ids=find_own_gpus(os.environ))
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"the processes of this run do not find one another: {reason}") from error
+
+
+def _check_can_listen(address: str) -> None:
+    """Checks that process 0 can listen at HOST:PORT; JAX itself would end this process with a stack trace.
+
+    Raises:
+      UsageError: The address is none of this machine, or the port is taken.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        family, _, _, _, place = found[0]
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(place)
+    except (OSError, OverflowError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"process 0 cannot listen at {address} ({reason}); give an address of this machine and a free"
+            " port, or set JAX_COORDINATOR_BIND_ADDRESS where the others reach it at another address"
+        ) from None
+    if ipaddress.ip_address(str(place[0])).is_loopback and host.strip("[]") not in _LOOPBACK:
+        logging.warning(
+            "%s is %s on this machine: processes on other machines cannot reach it; give its IP address",
+            host,
+            place[0],
+        )
 
 
 def _wait_for_port(host: str, port: int) -> None:

@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import jax
@@ -17,7 +18,7 @@ from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
 from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.training import stop, train
-from tests.programs import ROOT, command, environment
+from tests.programs import ROOT, command, environment, run_program
 
 TINY = {
     "student.architecture": "stem",
@@ -50,14 +51,16 @@ def test_a_process_alone_joins_nobody(started, monkeypatch):
 
 
 def test_others_are_told_or_found(started, monkeypatch):
-    distributed.join_processes("10.0.0.1:1234", 4, 0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "127.0.0.1:{1}".format(*server.getsockname())
+    distributed.join_processes(address, 4, 0)
     distributed.join_processes(detect=True)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
     distributed.join_processes()
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "first,second")
     distributed.join_processes()
-    assert started == [("10.0.0.1:1234", 4, 0), (), (), ()]
+    assert started == [(address, 4, 0), (), (), ()]
     distributed.join_processes(detect=False)  # whatever the surroundings say
     assert len(started) == 4
 
@@ -70,6 +73,7 @@ def test_others_are_told_or_found(started, monkeypatch):
         (("10.0.0.1:1234", 2, 2), "process_id=2 is none of 2 processes"),
         (("10.0.0.1", 2, 1), r"--coordinator=10\.0\.0\.1 is not HOST:PORT"),
         (("10.0.0.1:", 2, 1), "is not HOST:PORT"),
+        (("10.0.0.1:65536", 2, 1), "is not HOST:PORT"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(told, message, started):
@@ -79,12 +83,41 @@ def test_what_does_not_fit_together_is_refused(told, message, started):
 
 
 def test_others_that_do_not_answer_are_one_line(started, monkeypatch):
-    def fails(*args):
+    def fails(*args, **_):
         raise RuntimeError("DEADLINE_EXCEEDED: no answer\nmore lines")
 
     monkeypatch.setattr(jax.distributed, "initialize", fails)
     with pytest.raises(UsageError, match=r"do not find one another: DEADLINE_EXCEEDED: no answer$"):
-        distributed.join_processes("10.0.0.1:1234", 2, 0)
+        distributed.join_processes("127.0.0.1:29338", 2, 0)
+
+
+LISTEN = """
+import pathlib, sys
+from fairkd_jax import distributed
+
+distributed.join_processes(sys.argv[1], 1, 0)
+lines = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}").readlines()[1:]]
+port = f":{int(sys.argv[1].rpartition(':')[2]):04X}"
+print([words[1] for words in lines if words[1].endswith(port) and words[3] == "0A"])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc lists what listens")
+def test_process_0_listens_on_the_given_address_alone():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "127.0.0.1:{1}".format(*server.getsockname())
+    ended = run_program("-c", LISTEN, address)
+    assert ended.returncode == 0, ended.stderr
+    (found,) = json.loads(ended.stdout.replace("'", '"'))
+    assert found.partition(":")[0].endswith("0100007F")  # and not the zeros of every address
+
+
+@pytest.mark.parametrize("address", ["203.0.113.1:1234", "nowhere.invalid:1"])
+def test_an_address_where_process_0_cannot_listen_is_one_line(started, address):
+    with pytest.raises(UsageError, match=f"process 0 cannot listen at {address} ") as refused:
+        distributed.join_processes(address, 2, 0)
+    assert "\n" not in str(refused.value)
+    assert started == []
 
 
 def test_a_process_0_that_is_not_there_is_one_line(started, monkeypatch):
