@@ -1,22 +1,13 @@
 """The commands that the package installs, such as `fairkd-train`; `python -m fairkd_jax` lists them.
 
-This module imports nothing that takes long: Ctrl-C is handled, and the C library is set, before any slow
-import.
+This module imports almost nothing: before Ctrl-C is handled, Python would print a traceback.
 """
 
-import io
-import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pkgutil import resolve_name
-
-from fairkd_jax import host_memory, interrupt
 
 PREFIX = "fairkd-"
 
 
-@dataclass(frozen=True)
 class Command:
     """A program that a user can start, as `fairkd-NAME` or `python -m fairkd_jax NAME`.
 
@@ -27,10 +18,9 @@ class Command:
       tunes_memory: Whether the program trains or evaluates, and so wants XLA's settings of the C library.
     """
 
-    name: str
-    main: str
-    summary: str
-    tunes_memory: bool = False
+    def __init__(self, name: str, main: str, summary: str, tunes_memory: bool = False) -> None:
+        """Takes the attributes."""
+        self.name, self.main, self.summary, self.tunes_memory = name, main, summary, tunes_memory
 
     def __call__(self) -> int | None:
         """Starts the program with the arguments of this process.
@@ -38,11 +28,19 @@ class Command:
         Returns:
           The exit code; None for success.
         """
+        from fairkd_jax import interrupt
+
         interrupt.install()
+        from pkgutil import resolve_name
+
+        from fairkd_jax import host_memory
+
         escape_unencodable()
         sys.unraisablehook = show_unraisable
         if self.tunes_memory:
+            interrupt.hold()  # the program may start itself again, without a handler at first
             host_memory.tune()
+            interrupt.install()
         result: int | None = resolve_name(f"fairkd_jax.programs.{self.main}")()
         return result
 
@@ -114,6 +112,8 @@ COMMANDS = {
 
 def escape_unencodable() -> None:
     """Makes the standard streams escape what a terminal cannot show, such as the name of a class."""
+    import io
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -139,7 +139,7 @@ def format_commands() -> str:
     return "\n".join(["Commands; each one has --help:", *lines])
 
 
-def main(arguments: Sequence[str] | None = None) -> int | None:
+def main(arguments: list[str] | None = None) -> int | None:
     """Starts the command that the first argument names, or prints the list.
 
     Args:
@@ -157,5 +157,6 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         print(f"fairkd_jax: there is no command {words[0]!r}; use {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     # Messages and usage lines name the program by its own name.
-    sys.argv = [os.path.join(os.path.dirname(sys.argv[0]), PREFIX + command.name), *words[1:]]
+    folder, slash, _ = sys.argv[0].rpartition("/")
+    sys.argv = [f"{folder}{slash}{PREFIX}{command.name}", *words[1:]]
     return command()

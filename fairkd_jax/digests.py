@@ -104,6 +104,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def has_hash(path: Path) -> bool:
+    """Returns whether a JSON file holds the hash of its content, right or wrong.
+
+    Args:
+      path: A file.
+
+    Raises:
+      OSError: The file cannot be read.
+    """
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(content, dict) and _KEY in content
+
+
 def write_sums(folder: Path) -> None:
     """Writes the hashes of all files below a folder.
 

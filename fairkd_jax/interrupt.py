@@ -4,11 +4,11 @@ A program must import this module before the heavy libraries. Their imports take
 time Python's own handler would print a traceback, or raise an exception that no code sees.
 """
 
+import _signal  # what `signal` is made of: `signal` itself imports for some milliseconds
 import os
-import signal
 import sys
 
-EXIT_CODE = 128 + signal.SIGINT
+EXIT_CODE = 128 + _signal.SIGINT
 
 
 def _exit_with_message(number: int, frame: object) -> None:
@@ -20,5 +20,11 @@ def _exit_with_message(number: int, frame: object) -> None:
 
 
 def install() -> None:
-    """Installs the handler of Ctrl-C for a program."""
-    signal.signal(signal.SIGINT, _exit_with_message)
+    """Installs the handler of Ctrl-C for a program, which then handles a press that `hold` has kept."""
+    _signal.signal(_signal.SIGINT, _exit_with_message)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
+
+
+def hold() -> None:
+    """Keeps a press of Ctrl-C until `install`, also where the process becomes another program meanwhile."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])

@@ -74,6 +74,29 @@ def test_ctrl_c_while_it_starts_is_one_line(tmp_path):
     ]
 
 
+HELD = """
+import os, signal, sys
+from fairkd_jax import interrupt
+
+interrupt.hold()
+os.kill(os.getpid(), signal.SIGINT)
+code = "from fairkd_jax import interrupt; print('began', flush=True); interrupt.install(); print('went on')"
+os.execv(sys.executable, [sys.executable, "-c", code])
+"""
+
+
+def test_ctrl_c_while_a_program_starts_itself_again_is_kept():
+    ended = run_program("-c", HELD)
+    assert (ended.returncode, ended.stdout) == (130, "began\n")
+    (line,) = ended.stderr.splitlines()
+    assert "interrupted; start the same command again" in line
+
+
+def test_a_command_imports_nothing_before_ctrl_c_is_handled():
+    code = "import sys; old = set(sys.modules); import fairkd_jax.commands; print(*set(sys.modules) - old)"
+    assert set(run_program("-c", code).stdout.split()) <= {"fairkd_jax", "fairkd_jax.commands"}
+
+
 def test_help_is_no_error(forks):
     shown = forks.run("train.py", "--help")
     assert shown.returncode == 0

@@ -29,11 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _write_card(options: argparse.Namespace) -> Iterator[str]:
     """Writes the card; yields its path."""
+    from fairkd_jax.evaluation.odd_files import blame_odd_evaluations
     from fairkd_jax.report.findings import collect_findings
     from fairkd_jax.report.model_card import make_model_card
     from fairkd_jax.runs.paths import RunFolder
 
-    findings = collect_findings(options.run) | {"name": options.name or options.run.absolute().name}
+    with blame_odd_evaluations(options.run):
+        findings = collect_findings(options.run) | {"name": options.name or options.run.absolute().name}
+        text = make_model_card(findings)
     path = RunFolder(options.run).model_card
-    write_text(path, make_model_card(findings))
+    write_text(path, text)
     yield str(path)

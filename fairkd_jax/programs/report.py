@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fairkd_jax.cli import OneLineParser, parse_path_argument, print_lines
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import UsageError, reading
 from fairkd_jax.files import make_jsonable, write_text
 from fairkd_jax.near_paths import explain_missing
 from fairkd_jax.runs.paths import BEST
@@ -53,6 +53,7 @@ def write_report(
       OSError: The files cannot be written.
     """
     from fairkd_jax.digests import write_json
+    from fairkd_jax.evaluation.odd_files import blame_odd_evaluations
     from fairkd_jax.report.changes import read_earlier_report, show_changes
     from fairkd_jax.report.findings import collect_findings
     from fairkd_jax.report.html import render_page
@@ -66,16 +67,18 @@ def write_report(
     is_run = own.is_run()
     _check_folder(folder, is_run, checkpoint)
     earlier = read_earlier_report(against) if against is not None else None
-    findings = collect_findings(folder, checkpoint) if is_run else collect_sweep(folder)
-    findings["versions"] = _list_versions()
-    about = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
-    sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
-    if gallery and is_run:
-        from fairkd_jax.report.gallery import make_gallery  # opens the data, which needs JAX
+    with blame_odd_evaluations(folder):
+        findings = collect_findings(folder, checkpoint) if is_run else collect_sweep(folder)
+        findings["versions"] = _list_versions()
+        sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
+        if gallery and is_run:
+            from fairkd_jax.report.gallery import make_gallery  # opens the data, which needs JAX
 
-        sections.insert(-2, make_gallery(folder, findings, count=gallery, blur=blur))
-    if earlier is not None:
-        sections.insert(0, show_changes(earlier, findings))
+            sections.insert(-2, make_gallery(folder, findings, count=gallery, blur=blur))
+        if earlier is not None:
+            with reading(str(against), "name the report.json of an earlier report"):
+                sections.insert(0, show_changes(earlier, findings))
+    about = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
     title = f"Report on {folder.absolute().name}"
     page = render_page(title, f"{findings['data']['dataset']}: {about}.", sections)
     images = ("label", "group", "predictions")

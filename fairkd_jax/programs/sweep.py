@@ -125,10 +125,13 @@ def get_workdir(config_file: str) -> Path:
 def main() -> None:
     """Prints a summary, prints the commands of a sweep, or runs the sweep."""
     if _SUMMARY.value:
+        from fairkd_jax.evaluation.odd_files import blame_odd_evaluations
         from fairkd_jax.sweep.summary import write_summary
 
         folder = parse_path(_SUMMARY.value)
-        print(write_summary(folder, _MAX_DISPARITY.value, _MARGIN.value, cli.get_style()))
+        with blame_odd_evaluations(folder):
+            text = write_summary(folder, _MAX_DISPARITY.value, _MARGIN.value, cli.get_style())
+        print(text)
         return
     if not flags.FLAGS["config"].present:
         raise UsageError("give --config and --grid, or --summary")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fairkd_jax.digests import read_arrays
+from fairkd_jax.errors import reading
 from fairkd_jax.evaluation.compare import compare_runs
 from fairkd_jax.evaluation.evaluated_run import EvaluatedRun, check_same_images, read_run
 from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
@@ -48,7 +49,7 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
     saved, run = read_run_config(folder), read_run(folder, SPLIT, checkpoint)
     evaluation = read_evaluation(folder, SPLIT, checkpoint)
     models = {name: evaluation[name] for name in (TEACHER, STUDENT) if name in evaluation}
-    predictions, taught = {STUDENT: run.prediction}, _read_teacher_predictions(folder, checkpoint)
+    predictions, taught = {STUDENT: run.prediction}, _read_teacher_predictions(run, checkpoint)
     if taught is not None:
         predictions[TEACHER] = taught
     folders = {STUDENT: folder}
@@ -67,7 +68,7 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
         content = read_evaluation(baseline, SPLIT, checkpoint)
         models[BASELINE], predictions[BASELINE] = content[STUDENT], other.prediction
         folders[BASELINE] = baseline
-        if (own_teacher := _read_teacher_predictions(baseline, checkpoint)) is not None:
+        if (own_teacher := _read_teacher_predictions(other, checkpoint)) is not None:
             found["inflation"][BASELINE] = _compare_with_teacher(other, own_teacher)
         found["comparison"] = compare_runs([baseline, folder], split=SPLIT, checkpoint=checkpoint)
         found |= _compare_predictions(run.label, run.group, predictions, found["data"])
@@ -116,12 +117,18 @@ def _count_confusions(
     return found
 
 
-def _read_teacher_predictions(folder: Path, checkpoint: str) -> np.ndarray | None:
+def _read_teacher_predictions(run: EvaluatedRun, checkpoint: str) -> np.ndarray | None:
     """Reads the teacher's predictions, int64 [N]; None where the teacher was not scored."""
-    command = make_eval_command(folder, SPLIT, checkpoint)
-    arrays = read_arrays(RunFolder(folder).predictions(SPLIT, checkpoint), f"run `{command}` again")
-    found = arrays.get(f"{TEACHER}_prediction")
-    return None if found is None else found.astype(np.int64)
+    path, classes = RunFolder(run.folder).predictions(SPLIT, checkpoint), len(run.data_info["class_names"])
+    advice = f"run `{make_eval_command(run.folder, SPLIT, checkpoint)}` again"
+    arrays = read_arrays(path, advice)
+    if (predictions := arrays.get(f"{TEACHER}_prediction")) is None:
+        return None
+    with reading(str(path), advice):
+        found = predictions.astype(np.int64, casting="safe")
+        if found.shape != run.label.shape or not ((found >= 0) & (found < classes)).all():
+            raise ValueError("the teacher's predictions are not those of its images")
+    return found
 
 
 def _compare_with_teacher(run: EvaluatedRun, taught: np.ndarray) -> dict[str, Any]:
