@@ -55,6 +55,8 @@ def read_arrays(path: Path, advice: str) -> dict[str, np.ndarray]:
     """
     content = path.read_bytes()
     with reading(str(path), advice):
+        if not content.startswith(b"PK"):  # NumPy would take it for a pickle, and say how to load one
+            raise ValueError("it is no .npz file")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         expected = arrays.pop(_KEY, None)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from fairkd_jax.configs.names import FOLDER, find_file
 from fairkd_jax.errors import UsageError
 from fairkd_jax.near_paths import explain_missing
+from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.user_paths import parse_path
 
 flags.disclaim_key_flags()  # the flags that a function here defines belong to the program, also in --help
@@ -80,6 +81,8 @@ def _read_config_of_run(folder: Path) -> ConfigDict:
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of a command line in which --config is spelled out.
 
+    A run goes on with its run without debiasing, where it has one.
+
     Args:
       arguments: Arguments without the name of the program.
 
@@ -102,6 +105,9 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
             if any(other.lstrip("-").partition("=")[0] == "workdir" for other in expanded):
                 raise UsageError("--resume names the folder of the run already; leave --workdir out")
             expanded[place:end] = [f"--config={folder}", f"--workdir={folder}"]
+            names = {other.lstrip("-").partition("=")[0] for other in expanded}
+            if RunFolder(RunFolder(path).baseline).is_run() and not {"baseline", "nobaseline"} & names:
+                expanded.append("--baseline")
             break
     return expanded
 

@@ -20,6 +20,11 @@ def test_arguments_are_spelled_out(tmp_path):
         ([], []),
     ):
         assert expand_arguments(given) == expected
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / "config.json").touch()
+    spelled = [f"--config={run}", f"--workdir={run}"]
+    assert expand_arguments(["--resume", run]) == [*spelled, "--baseline"]
+    assert expand_arguments(["--resume", run, "--nobaseline"]) == [*spelled, "--nobaseline"]
     with pytest.raises(UsageError, match="is not there"):
         expand_arguments(["--resume", str(tmp_path / "absent")])
     (tmp_path / "file").touch()

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
@@ -63,6 +64,7 @@ def _serve(options: argparse.Namespace) -> Iterator[str]:
             f"fairkd-demo: whoever reaches {options.host} can use this page and see the test images",
             file=sys.stderr,
         )
+    _check_port(options.host, options.port)
     with tempfile.TemporaryDirectory(prefix="fairkd-demo-") as uploads:
         _keep_gradio_here(uploads, options.host)
         try:
@@ -91,13 +93,20 @@ def _serve(options: argparse.Namespace) -> Iterator[str]:
                 css=STYLE,
                 js=SCRIPT,
             )
-        except OSError as error:
-            raise UsageError(
-                f"{options.host}:{options.port or 7860} cannot be used ({error}); name another --port"
-            ) from error
+        except OSError as error:  # another program took the port in the meantime
+            raise UsageError(f"{options.host} has no free port for the page; name another --port") from error
         yield f"Open {page.local_url} in a browser; Ctrl-C ends the demo."
         _wait_until_interrupted()
         page.close(verbose=False)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Checks that the page can be served, before the models are loaded; port 0 stands for any."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{host}:{port or 'any port'} cannot be used ({reason}); name another") from error
 
 
 def _keep_gradio_here(uploads: str, host: str) -> None:

@@ -23,6 +23,7 @@ from fairkd_jax.files import make_jsonable, write_text
 from fairkd_jax.near_paths import explain_missing
 from fairkd_jax.runs.paths import BEST
 
+_OF_IMAGES = ("label", "group", "predictions")  # findings that are not for the JSON file
 _LIBRARIES = ("fairkd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "plotly")
 
 
@@ -65,13 +66,13 @@ def write_report(
 
     own = RunFolder(folder)
     is_run = own.is_run()
-    _check_folder(folder, is_run, checkpoint)
+    _check_folder(folder, is_run, checkpoint, gallery)
     earlier = read_earlier_report(against) if against is not None else None
     with blame_odd_evaluations(folder):
         findings = collect_findings(folder, checkpoint) if is_run else collect_sweep(folder)
         findings["versions"] = _list_versions()
         sections = make_run_sections(findings) if is_run else make_sweep_sections(findings)
-        if gallery and is_run:
+        if gallery:
             from fairkd_jax.report.gallery import make_gallery  # opens the data, which needs JAX
 
             sections.insert(-2, make_gallery(folder, findings, count=gallery, blur=blur))
@@ -79,10 +80,9 @@ def write_report(
             with reading(str(against), "name the report.json of an earlier report"):
                 sections.insert(0, show_changes(earlier, findings))
     about = "how well each group is recognised" if is_run else "accuracy and disparity of all methods"
-    title = f"Report on {folder.absolute().name}"
-    page = render_page(title, f"{findings['data']['dataset']}: {about}.", sections)
-    images = ("label", "group", "predictions")
-    content = {key: value for key, value in findings.items() if key not in images}
+    subtitle = f"{findings['data']['dataset']}: {about}."
+    page = render_page(f"Report on {folder.absolute().name}", subtitle, sections)
+    content = {key: value for key, value in findings.items() if key not in _OF_IMAGES}
     write_json(own.report_numbers(checkpoint), make_jsonable(content))
     write_text(own.report(checkpoint), page)
     if figures is not None:
@@ -90,12 +90,14 @@ def write_report(
     return own.report(checkpoint)
 
 
-def _check_folder(folder: Path, is_run: bool, checkpoint: str) -> None:
-    """Checks that there is a folder, and that it is a run where a checkpoint is named."""
+def _check_folder(folder: Path, is_run: bool, checkpoint: str, gallery: int) -> None:
+    """Checks that there is a folder, and that it is a run where a wish is for runs alone."""
     if not folder.is_dir():
         absent = f"there is no folder {folder}{explain_missing(folder)}"
         what = f"{folder} is no folder" if folder.exists() else absent
         raise UsageError(f"{what}; name the folder of a run or of a sweep")
+    if not is_run and gallery:
+        raise UsageError(f"{folder} is no run; --gallery shows images of a single run")
     if not is_run and checkpoint != BEST:
         raise UsageError(f"{folder} is no run; leave --checkpoint out, for the best one of each run")
 
@@ -157,6 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--gallery is a number of images; use 0 or more")
     if (options.figures or options.against) and len(options.runs) > 1:
         parser.error("--figures and --against are for a single report; name one folder")
+    if options.blur and not options.gallery:
+        parser.error("--blur blurs the images of --gallery N; name their number")
     wishes = vars(options).copy()
     folders = wishes.pop("runs")
     return print_lines(parser.prog, (str(write_report(folder, **wishes)) for folder in folders))

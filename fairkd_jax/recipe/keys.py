@@ -30,3 +30,7 @@ def count_steps(epochs: float, num_train: int, batch_size: int) -> int:
       batch_size: Number of images in a step, over all devices.
     """
     return max(1, round(epochs * num_train / batch_size)) if epochs else 0
+
+
+# Section and key of each switch that removes bias without an objective.
+DEBIASING_SWITCHES = (("cross_entropy", "balanced"), ("data", "balance_groups"), ("student", "group_heads"))

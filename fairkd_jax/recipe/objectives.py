@@ -7,10 +7,8 @@ from ml_collections import ConfigDict
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.objectives import Multiplier, Objective, Weighted, create_objective
+from fairkd_jax.recipe.keys import DEBIASING_SWITCHES
 from fairkd_jax.recipe.sections import make_tuples
-
-# Section and key of each switch that removes bias without an objective.
-DEBIASING_SWITCHES = (("cross_entropy", "balanced"), ("data", "balance_groups"), ("student", "group_heads"))
 
 
 def make_objectives(config: ConfigDict) -> dict[str, Objective]:

@@ -6,8 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from fairkd_jax.errors import UsageError
-from fairkd_jax.recipe.keys import TEACHER_KEYS
-from fairkd_jax.recipe.objectives import DEBIASING_SWITCHES
+from fairkd_jax.recipe.keys import DEBIASING_SWITCHES, TEACHER_KEYS
 from fairkd_jax.recipe.parse import Recipe
 from fairkd_jax.recipe.population import clear_population
 from fairkd_jax.recipe.sections import ModelRecipe

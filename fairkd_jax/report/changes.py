@@ -23,6 +23,8 @@ def read_earlier_report(path: Path) -> dict[str, Any]:
     Raises:
       UsageError: The file is not there, is damaged, or is not of a report.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the report.json in it")
     if not path.is_file():
         where = "" if path.exists() else explain_missing(path)
         raise UsageError(f"there is no file {path}{where}; name the report.json of an earlier report")

@@ -16,10 +16,18 @@ from fairkd_jax.evaluation.evaluated_run import EvaluatedRun, check_same_images,
 from fairkd_jax.fairness.changes import compute_confusion_shift, compute_gap_corrections
 from fairkd_jax.fairness.inflation import compare_with_teacher
 from fairkd_jax.fairness.paired_comparison import count_paired_outcomes
+from fairkd_jax.recipe.keys import DEBIASING_SWITCHES
 from fairkd_jax.report.curves import read_curves
 from fairkd_jax.report.data_sheet import read_data_sheet
 from fairkd_jax.report.shown_classes import MOST_CLASSES
-from fairkd_jax.runs.folder import RunConfig, find_teacher, flatten, read_run_config, without_unused
+from fairkd_jax.runs.folder import (
+    FREE_KEYS,
+    RunConfig,
+    find_teacher,
+    flatten,
+    read_run_config,
+    without_unused,
+)
 from fairkd_jax.runs.paths import BEST, RunFolder
 from fairkd_jax.runs.status import make_eval_command, read_evaluation
 
@@ -41,7 +49,7 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
       `inflation` of each student that has a teacher, see `compare_with_teacher`; `label` and `group` of each
       test image; `predictions` of each model, and their `confusion`, images by label and prediction [C][C],
       where there are few classes; `curves` of each run. With a baseline: `comparison`, see `compare_runs`,
-      `corrections` and `shift`. Numbers that are missing are None or NaN.
+      `other_differences`, `corrections` and `shift`. Numbers that are missing are None or NaN.
 
     Raises:
       UsageError: The folder holds no evaluated run, or a file is damaged.
@@ -70,6 +78,7 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
         folders[BASELINE] = baseline
         if (own_teacher := _read_teacher_predictions(other, checkpoint)) is not None:
             found["inflation"][BASELINE] = _compare_with_teacher(other, own_teacher)
+        found["other_differences"] = _list_other_differences(read_run_config(baseline), saved)
         found["comparison"] = compare_runs([baseline, folder], split=SPLIT, checkpoint=checkpoint)
         found |= _compare_predictions(run.label, run.group, predictions, found["data"])
     return found | {
@@ -80,6 +89,21 @@ def collect_findings(folder: Path, checkpoint: str = BEST) -> dict[str, Any]:
         "confusion": _count_confusions(run.label, predictions, len(found["data"]["class_names"])),
         "curves": {name: read_curves(RunFolder(path).metrics) for name, path in folders.items()},
     }
+
+
+def _list_other_differences(before: RunConfig, after: RunConfig) -> list[str]:
+    """Lists the keys in which two runs differ, but for those of debiasing and of the teacher."""
+    used = {*before.config["objectives"], *after.config["objectives"]}
+    expected = {f"{section}.{key}" for section, key in DEBIASING_SWITCHES}
+    expected |= {f"{name}.weight" for name in used if after.methods.get(name, {}).get("debiases", True)}
+    first, second = (flatten(without_unused(run.config, used)) for run in (before, after))
+    return [
+        f"{key} ({first.get(key)}, and {second.get(key)} with debiasing)"
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+        and key not in (*FREE_KEYS, *expected)
+        and not key.startswith("teacher.")
+    ]
 
 
 def _describe_run(folder: Path, saved: RunConfig, checkpoint: str) -> dict[str, Any]:

@@ -100,6 +100,9 @@ def _state_verdict(findings: Findings) -> Section:
     )
     blocks: list[Block] = [Text(facts)]
     if "comparison" in findings:
+        if others := findings["other_differences"]:
+            text = f"The two students do not differ in debiasing alone, but in {', '.join(others)} too."
+            blocks.append(Text(f"{text} What follows mixes both; train both alike.", "missing"))
         (entry,) = findings["comparison"]["comparisons"]
         text = "The student against the student without debiasing: "
         blocks.append(Text(text + " ".join(make_verdict_sentences(entry, 1)), "verdict"))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from fairkd_jax.errors import UsageError
 from fairkd_jax.files import write_bytes
 from fairkd_jax.report.blocks import Figure, Section
 from fairkd_jax.report.charts import require_pyplot
@@ -53,10 +54,12 @@ def save_figures(sections: Sequence[Section], folder: Path) -> list[Path]:
       The paths of the files.
 
     Raises:
-      UsageError: matplotlib is not installed.
+      UsageError: matplotlib is not installed, or the folder is a file.
       OSError: A file cannot be written.
     """
     pyplot = require_pyplot()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a folder for the figures")
     folder.mkdir(parents=True, exist_ok=True)
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     paths, missing = [], set[str]()

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import shutil
+import socket
 import sys
 import zlib
 
@@ -214,3 +215,8 @@ def test_the_command_names_its_extra_and_refuses_what_is_no_port(monkeypatch, tm
     assert "the extra `demo`" in line
     with pytest.raises(SystemExit):
         demo.main([str(tmp_path), "--port", "70000"])
+    capsys.readouterr()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert demo.main([str(tmp_path), "--port", str(taken.getsockname()[1])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be used" in line
