@@ -64,8 +64,7 @@ def write_report(
     from fairkd_jax.report.sweep_sections import make_sweep_sections
     from fairkd_jax.runs.paths import RunFolder
 
-    own = RunFolder(folder)
-    is_run = own.is_run()
+    own, is_run = RunFolder(folder), RunFolder(folder).is_run()
     _check_folder(folder, is_run, checkpoint, gallery)
     earlier = read_earlier_report(against) if against is not None else None
     with blame_odd_evaluations(folder):

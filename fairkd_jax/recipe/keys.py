@@ -5,6 +5,9 @@ from typing import Any
 # Keys of a teacher that is trained within a run, with the values that mean none of them.
 TEACHER_KEYS: dict[str, Any] = {"pretrained": "", "image_size": None, "group_heads": False}
 
+# Section and key of each switch that removes bias without an objective.
+DEBIASING_SWITCHES = (("cross_entropy", "balanced"), ("data", "balance_groups"), ("student", "group_heads"))
+
 # Keys of a `student` or `teacher` section.
 MODEL_KEYS = (
     "architecture",
@@ -30,7 +33,3 @@ def count_steps(epochs: float, num_train: int, batch_size: int) -> int:
       batch_size: Number of images in a step, over all devices.
     """
     return max(1, round(epochs * num_train / batch_size)) if epochs else 0
-
-
-# Section and key of each switch that removes bias without an objective.
-DEBIASING_SWITCHES = (("cross_entropy", "balanced"), ("data", "balance_groups"), ("student", "group_heads"))
