@@ -30,6 +30,10 @@ class StorageError(OSError):
     """
 
 
+class NotPreparedError(UsageError):
+    """Data are not prepared, and the caller does not allow their preparation."""
+
+
 class MissingExtraError(UsageError):
     """A library of an extra is not installed."""
 

@@ -182,6 +182,7 @@ def open_dataset(
     max_file_mib: float = DEFAULT_MAX_FILE_BYTES / 2**20,
     allow_duplicates: bool = False,
     by_content: bool = True,
+    allow_preparation: bool = True,
     cache: str = "auto",
     control: str = "none",
     control_seed: int = 0,
@@ -202,6 +203,7 @@ def open_dataset(
         refused; of a published data set, a copy leaves train and val.
       by_content: Whether the bytes of the images count. False opens the data of an earlier version's run,
         which knew names alone: all copies stay, and `contents` is empty.
+      allow_preparation: Whether to prepare data that are not prepared.
       cache: Place of the decoded images: "device", "host", "none" or "auto"; see `Split`.
       control: Control experiment. "patch" paints a patch that shows the group into every image; "shuffle"
         permutes the groups of the training split within each class; "none" changes nothing. The stored data
@@ -210,6 +212,7 @@ def open_dataset(
       **options: The data set's own options; see its `plan_...` function.
 
     Raises:
+      NotPreparedError: The data are not prepared, and their preparation is not allowed.
       UsageError: An argument, the source or the prepared data has a fault that the user can correct.
     """
     _check_modes(cache, control)
@@ -217,16 +220,23 @@ def open_dataset(
     plan = make_plan(name, **form, max_file_mib=max_file_mib, options=options)
     allowed = allow_duplicates or not by_content
     root = parse_path(directory or get_default_directory()).absolute()
-    folder = prepare_dataset(plan, root, max_bad_fraction=max_bad_fraction, allow_duplicates=allowed)
+    limits: dict[str, Any] = {"max_bad_fraction": max_bad_fraction, "allow_duplicates": allowed}
+    folder = prepare_dataset(plan, root, **limits, allow_preparation=allow_preparation)
     builder, table = _read_prepared(folder)
     if plan.apply_rules is not None:
         table = plan.apply_rules(table)
     table, copies = _handle_copies(plan, table, allowed)
+    info = _make_info(plan, table, folder, copies, by_content)
+    return Dataset(builder, info, table, cache=cache, control=control, control_seed=control_seed)
+
+
+def _make_info(
+    plan: PreparationPlan, table: ExampleTable, folder: Path, copies: Iterable[Any], by_content: bool
+) -> DatasetInfo:
     counts = {split: count for split in SPLITS if (count := int(np.sum(table.splits == split)))}
     contents = _compute_contents(table, folder, counts) if by_content else {}
     names = (plan.class_names, plan.group_names)
-    info = DatasetInfo(name, *names, size, counts, str(folder), tuple(copies), contents)
-    return Dataset(builder, info, table, cache=cache, control=control, control_seed=control_seed)
+    return DatasetInfo(plan.name, *names, plan.size, counts, str(folder), tuple(copies), contents)
 
 
 def _check_modes(cache: str, control: str) -> None:

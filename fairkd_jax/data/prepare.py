@@ -12,13 +12,18 @@ from fairkd_jax.data.preparation_plan import PreparationPlan, hash_parts
 from fairkd_jax.data.preparation_progress import PreparationProgress
 from fairkd_jax.data.staging import ImageFormat, StagedImages, stage_images
 from fairkd_jax.data.writing import write_dataset
-from fairkd_jax.errors import StorageError, UsageError, writing
+from fairkd_jax.errors import NotPreparedError, StorageError, UsageError, writing
 
 _SHOWN = 10
 
 
 def prepare_dataset(
-    plan: PreparationPlan, directory: Path, *, max_bad_fraction: float, allow_duplicates: bool = False
+    plan: PreparationPlan,
+    directory: Path,
+    *,
+    max_bad_fraction: float,
+    allow_duplicates: bool = False,
+    allow_preparation: bool = True,
 ) -> Path:
     """Finds the prepared data of a plan, or prepares the data.
 
@@ -30,11 +35,13 @@ def prepare_dataset(
       directory: Root of prepared data, created if absent.
       max_bad_fraction: Largest share of the source's files that may be malformed or unreadable.
       allow_duplicates: Whether equal images may be in two splits of the user's own.
+      allow_preparation: Whether to prepare data that are not prepared.
 
     Returns:
       The folder of the prepared data.
 
     Raises:
+      NotPreparedError: The data are not prepared, and their preparation is not allowed.
       UsageError: The source is not available, too many of its files are bad, equal images are in two splits,
         no image is left for train, or the folder's path leads through a file.
       StorageError: The disk is full, or a permission is missing.
@@ -43,6 +50,9 @@ def prepare_dataset(
     if is_prepared(folder):
         _check_bad_fraction(read_report(folder), max_bad_fraction)
         return folder
+    if not allow_preparation:
+        source = f" from {plan.source or plan.origin}" if plan.source or plan.origin else ""
+        raise NotPreparedError(f"the {plan.name} data are not prepared in {directory}{source}")
     if plan.check_copies and not allow_duplicates:
         plan.check_copies()
     staging = directory / ".staging" / f"{plan.name}-{plan.settings}-{hash_parts([plan.source], 8)}"

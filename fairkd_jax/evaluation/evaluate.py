@@ -1,7 +1,6 @@
 """The scores of runs: a student, its teacher and another student on a split, written to the run's folder."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from fairkd_jax.fairness.published_measures import compute_cell_accuracies, comp
 from fairkd_jax.files import make_jsonable
 from fairkd_jax.models import num_parameters
 from fairkd_jax.recipe.objectives import describe_balancing
-from fairkd_jax.runs.dataset import describe_data, open_data, parse_recorded_data
+from fairkd_jax.runs.dataset import describe_data, open_recorded_data
 from fairkd_jax.runs.folder import RunConfig, find_teacher, read_run_config
 from fairkd_jax.runs.loading import LoadedModel, load_run
 from fairkd_jax.runs.paths import RunFolder
@@ -49,6 +48,7 @@ def evaluate_run(
     baseline: Path | None = None,
     batch_size: int = 0,
     probe: bool = False,
+    allow_preparation: bool = False,
     devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, Any]:
     """Scores a run's student, its teacher, and another run's student on a split.
@@ -65,6 +65,7 @@ def evaluate_run(
       batch_size: Number of images in a batch; 0 for the run's own.
       probe: Whether to fit probes that read the group from each model; see `probe_model`. Probes are fitted
         on "train" and chosen on "val", so the split must be "test".
+      allow_preparation: Whether to prepare the data where the run's config says; see `open_recorded_data`.
       devices: The devices of the evaluation; all devices by default.
 
     Returns:
@@ -79,7 +80,7 @@ def evaluate_run(
     if baseline is not None:
         read_run_config(baseline)  # an error must come before any model is loaded
     mesh = make_mesh(devices)
-    dataset, current = _open_run_data(saved, workdir)
+    dataset, current = _open_run_data(saved, workdir, allow_preparation)
     if probe:
         check_can_probe(dataset, split)
     folders = _find_models(saved, workdir, baseline)
@@ -90,10 +91,8 @@ def evaluate_run(
     rows = _count_rows(batch_size or saved.config["batch_size"], dataset, mesh)
     score = {name: _make_scorer(model, dataset, rows, mesh, probe) for name, model in models.items()}
     scores = {name: score[name](split) for name in models}
-    described = {name: describe_method(folder) for name, folder in folders.items()}
-    result = _make_result(models, scores, described, dataset, split)
-    counts = {name: np.asarray(dataset.split(name).counts).tolist() for name in dataset.info.num_examples}
-    result |= {"split": split, "checkpoint": checkpoint, "counts": counts, **current}
+    result = _make_result(models, scores, folders, dataset, split)
+    result |= {"split": split, "checkpoint": checkpoint, **current}
     for name in models if probe else ():
         result[name]["probe"] = probe_model(name, score[name], scores[name].features, dataset)
     if not probe:
@@ -103,16 +102,18 @@ def evaluate_run(
     return result
 
 
-def _open_run_data(saved: RunConfig, workdir: Path) -> tuple[Dataset, dict[str, Any]]:
-    """Opens the data of a run, and checks them; returns the data and their description."""
-    data = parse_recorded_data(saved)
-    if data.control == "shuffle":  # the shuffled groups are for training alone
-        data = dataclasses.replace(data, control="none")
-    dataset = open_data(data)
+def _open_run_data(
+    saved: RunConfig, workdir: Path, allow_preparation: bool
+) -> tuple[Dataset, dict[str, Any]]:
+    """Opens the data of a run, and checks them; returns the data, their description and their counts."""
+    # The shuffled groups are for training alone.
+    changes = {"control": "none"} if saved.config["data"].get("control") == "shuffle" else {}
+    dataset = open_recorded_data(workdir, saved, allow_preparation=allow_preparation, **changes)
     current = describe_data(dataset)
     if any(saved.data_info.get(key) != value for key, value in current.items()):
         raise UsageError(f"the prepared {dataset.info.name} data are not those that {workdir} was trained on")
-    return dataset, current
+    counts = {name: np.asarray(dataset.split(name).counts).tolist() for name in dataset.info.num_examples}
+    return dataset, {"counts": counts, **current}
 
 
 def _count_rows(batch_size: int, dataset: Dataset, mesh: jax.sharding.Mesh) -> int:
@@ -181,7 +182,7 @@ def _make_scorer(
 def _make_result(
     models: Mapping[str, LoadedModel],
     scores: Mapping[str, Scores],
-    described: Mapping[str, Mapping[str, Any]],
+    folders: Mapping[str, Path],
     dataset: Dataset,
     split: str,
 ) -> dict[str, Any]:
@@ -197,7 +198,7 @@ def _make_result(
             "architecture": model.architecture,
             "parameters": num_parameters(model.variables["params"]),
             "step": model.step,
-            **described[name],
+            **describe_method(folders[name]),
             "diagnostics": diagnose(scores[name].counts, training_counts),
         }
     if "teacher" in result:

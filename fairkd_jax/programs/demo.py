@@ -9,7 +9,6 @@ otherwise.
 """
 
 import argparse
-import dataclasses
 import os
 import signal
 import socket
@@ -136,7 +135,7 @@ def _load_content(runs: list[Path]) -> Generator[str, None, "DemoPage"]:
     from fairkd_jax.demo.page import DemoPage
     from fairkd_jax.demo.shown_models import load_shown_models
     from fairkd_jax.demo.uploads import ImageForm
-    from fairkd_jax.runs.dataset import open_data, parse_recorded_data
+    from fairkd_jax.runs.dataset import open_recorded_data, parse_recorded_data
     from fairkd_jax.runs.folder import read_run_config
 
     models = load_shown_models(runs)
@@ -147,7 +146,7 @@ def _load_content(runs: list[Path]) -> Generator[str, None, "DemoPage"]:
         model.answer(np.zeros((data.size, data.size, 3), np.uint8))  # compiles the model
     examples = None
     try:
-        dataset = open_data(dataclasses.replace(data, cache="none"))
+        dataset = open_recorded_data(runs[0], saved, cache="none")
         examples = collect_examples(dataset, models)
     except UsageError as error:
         yield f"There are no test images to choose from: {error}"

@@ -32,6 +32,13 @@ _PROBE = flags.DEFINE_bool(
     "probe", False, "Whether to fit probes that predict the group from each model; needs --split=test."
 )
 
+_PREPARE = flags.DEFINE_bool(
+    "prepare",
+    False,
+    "Whether to prepare the data where the run's config.json says, if they are not prepared there; only for"
+    " runs that you trust.",
+)
+
 
 def main(arguments: list[str]) -> None:
     """Scores the run, or all members of a population, prints the tables, and writes them."""
@@ -67,6 +74,7 @@ def _score(folder: Path) -> tuple[dict[str, Any], StorageError | None]:
             baseline=parse_path(_BASELINE.value) if _BASELINE.value else None,
             batch_size=_BATCH_SIZE.value,
             probe=_PROBE.value,
+            allow_preparation=_PREPARE.value,
         )
     except UnwrittenEvaluationError as error:
         return error.evaluation, error

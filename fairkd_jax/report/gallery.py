@@ -1,7 +1,6 @@
 """The gallery of a report: test images whose answer debiasing has changed, mended and broken alike."""
 
 import base64
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from fairkd_jax.errors import UsageError
 from fairkd_jax.report.blocks import Block, Gallery, Picture, Section, Text
-from fairkd_jax.runs.dataset import open_data, parse_recorded_data
+from fairkd_jax.runs.dataset import open_recorded_data
 from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.status import make_eval_command
@@ -56,8 +55,7 @@ def make_gallery(
     label = np.asarray(findings["label"])
     right = {name: np.asarray(predictions[name]) == label for name in ("baseline", "student")}
     chosen = choose_changed(right["baseline"], right["student"], count=count, seed=seed)
-    data = parse_recorded_data(read_run_config(folder))
-    split = open_data(dataclasses.replace(data, cache="none")).split(_SPLIT)
+    split = open_recorded_data(folder, read_run_config(folder), cache="none").split(_SPLIT)
     if split.labels.tolist() != label.tolist():
         raise UsageError(
             f"the prepared data are not those that {folder} was evaluated on; run fairkd-eval again"

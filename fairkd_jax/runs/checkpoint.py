@@ -11,6 +11,12 @@ from absl import logging
 
 from fairkd_jax.digests import check_sums, write_sums
 from fairkd_jax.errors import UsageError, reading, writing
+from fairkd_jax.runs.checkpoint_arrays import (
+    MisfitError,
+    check_equal_arrays,
+    describe_arrays,
+    make_save_args,
+)
 from fairkd_jax.types import Tree
 from fairkd_jax.user_paths import check_can_store
 
@@ -26,10 +32,6 @@ _ITEMS = {
 }
 _RESUME = "make room, and start the same command again to go on from the last checkpoint"
 ADVICE = "it is damaged: delete it and train again, or choose another --workdir"
-
-
-class MisfitError(UsageError):
-    """A checkpoint is whole, and belongs to another configuration."""
 
 
 class _Retention:
@@ -135,8 +137,8 @@ class Checkpoints:
         if step in self.steps():
             return
         items = ocp.args.Composite(
-            state=_make_save_args(state),
-            student=_make_save_args(student),
+            state=make_save_args(state),
+            student=make_save_args(student),
             meter=ocp.args.JsonSave(meter),
         )
         self._save(_LAST, step, items)
@@ -156,7 +158,7 @@ class Checkpoints:
         """
         if self.best_step() == step:
             return
-        items = ocp.args.Composite(student=_make_save_args(student), scores=ocp.args.JsonSave(scores))
+        items = ocp.args.Composite(student=make_save_args(student), scores=ocp.args.JsonSave(scores))
         self._save(_BEST, step, items)
 
     def restore_state(self, target: Tree, step: int) -> Tree:
@@ -282,7 +284,7 @@ class Checkpoints:
             stored = manager.item_metadata(step)[item]
             if stored is None:
                 raise FileNotFoundError(f"no {item} in it")
-            _check_equal_arrays(_describe_arrays(stored), _describe_arrays(target), item)
+            check_equal_arrays(describe_arrays(stored), describe_arrays(target), item)
             args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
             return manager.restore(step, args=args)[item]
 
@@ -290,41 +292,3 @@ class Checkpoints:
         """Waits until all checkpoints are written."""
         for manager in self._managers.values():
             manager.close()
-
-
-def _make_save_args(tree: Tree) -> ocp.args.StandardSave:
-    """Makes the arguments that save a tree, with a single copy of each array that a process holds.
-
-    Orbax would else cut each array into a slice for each copy, so that each device writes its slice. For some
-    hundred small arrays, this takes three times as long.
-    """
-
-    def take_copy(array: Any) -> Any:
-        here = isinstance(array, jax.Array) and array.is_fully_addressable and array.is_fully_replicated
-        return array.addressable_data(0) if here else array
-
-    return ocp.args.StandardSave(jax.tree.map(take_copy, tree))
-
-
-def _describe_arrays(tree: Tree) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Returns the shape and dtype of each array by its path in dicts, tuples and dataclasses."""
-
-    def get_name(entry: Any) -> str:
-        return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
-
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        "/".join(get_name(entry) for entry in path): (tuple(leaf.shape), str(leaf.dtype))
-        for path, leaf in leaves
-    }
-
-
-def _check_equal_arrays(stored: dict[str, Any], wanted: dict[str, Any], item: str) -> None:
-    """Checks that two descriptions of arrays are equal; Orbax would cast another dtype silently."""
-    differing = sorted(path for path in stored.keys() | wanted.keys() if stored.get(path) != wanted.get(path))
-    if differing:
-        path = differing[0]
-        raise MisfitError(
-            f"the checkpoint's {item} does not fit this configuration: {len(differing)} arrays differ, first "
-            f"{path}: stored {stored.get(path, 'nothing')}, wanted {wanted.get(path, 'nothing')}"
-        )

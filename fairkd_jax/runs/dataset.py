@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 
 from fairkd_jax.data.pipeline import Dataset, get_default_directory, open_dataset
-from fairkd_jax.errors import UsageError
+from fairkd_jax.errors import NotPreparedError, UsageError
 from fairkd_jax.recipe.sections import DataRecipe, parse_data
 from fairkd_jax.runs.folder import CONTENTS, RunConfig, read_run_config
 from fairkd_jax.runs.paths import RunFolder
 from fairkd_jax.runs.versions import NAME_KEYS
 
 
-def open_data(data: DataRecipe) -> Dataset:
+def open_data(data: DataRecipe, *, allow_preparation: bool = True) -> Dataset:
     """Opens the prepared data set, and prepares it first where needed.
 
     Args:
       data: The section of the data.
+      allow_preparation: Whether to prepare data that are not prepared.
 
     Raises:
+      NotPreparedError: The data are not prepared, and their preparation is not allowed.
       UsageError: The data cannot be prepared or read.
     """
     return open_dataset(
@@ -38,8 +40,35 @@ def open_data(data: DataRecipe) -> Dataset:
         max_file_mib=data.max_file_mib,
         allow_duplicates=data.allow_duplicates,
         by_content=data.by_content,
+        allow_preparation=allow_preparation,
         **data.options,
     )
+
+
+def open_recorded_data(
+    workdir: Path, saved: RunConfig, *, allow_preparation: bool = False, **changes: Any
+) -> Dataset:
+    """Opens the data of a run, which may be a stranger's: it decides on no folder that is read or written.
+
+    Args:
+      workdir: The run's folder.
+      saved: Its config.
+      allow_preparation: Whether to prepare data that are not prepared where the config says. Data without a
+        source in the user's own folder of prepared data are always prepared.
+      **changes: Fields of the data's section that have another value.
+
+    Raises:
+      UsageError: The data are not prepared and must not be, or cannot be read.
+    """
+    data = dataclasses.replace(parse_recorded_data(saved), **changes)
+    allowed = allow_preparation or not (data.directory or data.source)
+    try:
+        return open_data(data, allow_preparation=allowed)
+    except NotPreparedError as error:
+        raise UsageError(
+            f"{error}, as {RunFolder(workdir).config} says; if this run is yours,"
+            f" `fairkd-eval {workdir} --prepare` reads and writes there"
+        ) from None
 
 
 def parse_recorded_data(saved: RunConfig) -> DataRecipe:

@@ -6,7 +6,8 @@ from absl import logging
 
 from fairkd_jax.engine.state import TrainState
 from fairkd_jax.errors import UsageError
-from fairkd_jax.runs.checkpoint import Checkpoints, MisfitError
+from fairkd_jax.runs.checkpoint import Checkpoints
+from fairkd_jax.runs.checkpoint_arrays import MisfitError
 
 
 def restore_newest(

@@ -10,7 +10,7 @@ from fairkd_jax.distributed import broadcast_from_host0
 from fairkd_jax.engine.sharding import make_mesh
 from fairkd_jax.errors import UsageError
 from fairkd_jax.recipe.sections import parse_augmentation
-from fairkd_jax.runs.dataset import describe_data, open_data, parse_recorded_data
+from fairkd_jax.runs.dataset import describe_data, open_recorded_data
 from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.runs.loading import LoadedModel, load_teacher
 from fairkd_jax.runs.paths import RunFolder
@@ -79,7 +79,7 @@ def write_class_means(
     """
     saved = read_run_config(folder)
     mesh = make_mesh(devices)
-    dataset = open_data(parse_recorded_data(saved))
+    dataset = open_recorded_data(folder, saved)
     teacher = load_teacher(folder, describe_data(dataset), mesh)
     path = RunFolder(folder).class_means
     if path.exists() and not overwrite:

@@ -46,9 +46,8 @@ def opened(make_report_run, monkeypatch):
         (1, 8, 8, 3), np.uint8
     )
     split = SimpleNamespace(labels=images["label"], read_images=lambda rows: pixels[rows])
-    monkeypatch.setattr(gallery, "parse_recorded_data", lambda saved: None)
-    monkeypatch.setattr(gallery, "open_data", lambda data: SimpleNamespace(split=lambda name: split))
-    monkeypatch.setattr(gallery.dataclasses, "replace", lambda data, **changes: data)
+    dataset = SimpleNamespace(split=lambda name: split)
+    monkeypatch.setattr(gallery, "open_recorded_data", lambda *_, **__: dataset)
     monkeypatch.setattr(loading, "load_model", load_stand_in)
     monkeypatch.setattr(prediction, "Predictor", Mapped)
     return folder, images, predictions, split

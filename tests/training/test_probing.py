@@ -20,7 +20,7 @@ from fairkd_jax.evaluation.evaluate import evaluate_run
 from fairkd_jax.fairness import probe
 from fairkd_jax.recipe.sections import parse_data
 from fairkd_jax.report import tables
-from fairkd_jax.runs.dataset import open_data
+from fairkd_jax.runs.dataset import open_data, open_recorded_data
 from fairkd_jax.runs.folder import read_run_config
 from fairkd_jax.runs.loading import load_run
 from fairkd_jax.training import train
@@ -164,12 +164,12 @@ def test_what_cannot_be_probed_is_one_line(run, monkeypatch):
     ):
         evaluate_run(run, split="val", probe=True, devices=ONE)
 
-    def with_one_group(data):
-        dataset = open_data(data)
+    def with_one_group(*arguments, **options):
+        dataset = open_recorded_data(*arguments, **options)
         dataset.split("train").counts[1] = 0
         return dataset
 
-    monkeypatch.setattr(evaluation, "open_data", with_one_group)
+    monkeypatch.setattr(evaluation, "open_recorded_data", with_one_group)
     with pytest.raises(UsageError, match="at least two known groups; digits has 1") as error:
         evaluate_run(run, probe=True, devices=ONE)
     assert "\n" not in str(error.value)

@@ -47,7 +47,7 @@ def plan_utkface(
     if target == protected:
         raise UsageError(f"target and protected are both {target!r}; choose two different attributes")
     path = parse_path(source).absolute()
-    at_hand = bool(source) and path.exists()
+    at_hand = bool(source) and (path.is_file() or path.is_dir())  # no device is read
     return PreparationPlan(
         name="utkface",
         settings=f"s{size}-{resize}-{target}-{protected}",
