@@ -36,7 +36,7 @@ def save_and_read(folder):
     tree = {"params": {"w": np.arange(4.0, dtype=np.float32)}}
     for step in (1, 2):
         writer = Checkpoints(folder, training=True)
-        writer.save_last(step, tree, tree)
+        writer.save_last(step, tree, tree, {})
         writer.save_best(step, tree, {"accuracy": step})
         writer.close()
     reader = Checkpoints(folder)

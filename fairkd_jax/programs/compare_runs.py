@@ -28,9 +28,8 @@ def main(folders: list[str]) -> None:
     from fairkd_jax.report import comparison_text
 
     output = program_flags.get_output_file(_JSON)
-    result = compare_runs(
-        [parse_path(folder) for folder in folders], split=_SPLIT.value, checkpoint=_CHECKPOINT.value
-    )
+    runs = [parse_path(folder) for folder in folders]
+    result = compare_runs(runs, split=_SPLIT.value, checkpoint=_CHECKPOINT.value)
     if output:
         write_text(output, json.dumps(make_jsonable(result), indent=2) + "\n")
     print(comparison_text.format_comparison(result, cli.get_style()))

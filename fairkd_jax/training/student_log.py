@@ -80,14 +80,20 @@ class Meter:
         return means
 
     def dump(self) -> dict[str, Any]:
-        """Returns the sums, ready for JSON."""
-        return {"sums": self._sums, "counts": np.asarray(self._counts).tolist()}
+        """Returns the sums, ready for JSON; nothing where nothing was added since the last means."""
+        if self._counts is None:
+            return {}
+        places = np.flatnonzero(self._counts)  # with many classes nearly all counts are 0
+        values = self._counts.ravel()[places]
+        counts = {"shape": self._counts.shape, "places": places.tolist(), "values": values.tolist()}
+        return {"sums": self._sums, "counts": counts}
 
     def load(self, content: Mapping[str, Any]) -> None:
         """Goes on from the sums that `dump` has returned."""
-        sums = content["sums"].items()
+        sums, counts = content["sums"].items(), content["counts"]
         self._sums = {name: (float(total), float(weight)) for name, (total, weight) in sums}
-        self._counts = np.asarray(content["counts"], np.int64)
+        self._counts = np.zeros(counts["shape"], np.int64)
+        self._counts.ravel()[counts["places"]] = counts["values"]
 
 
 def rank(scores: Mapping[str, float], max_disparity: float | None) -> tuple[float, float]:

@@ -184,7 +184,7 @@ def save_steps(folder, steps, **options):
     with contextlib.closing(Checkpoints(folder, training=True, **options)) as checkpoints:
         for step in steps:
             student = {"params": {"w": jnp.full(3, step, jnp.float32)}}
-            checkpoints.save_last(step, student, student)
+            checkpoints.save_last(step, student, student, {})
     return shapes(student)
 
 
@@ -230,7 +230,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, caplo
         # A training goes on from there, and saves the damaged step again.
         state, step = restore_newest([checkpoints], target, lambda states: states[0])
         assert (step, float(state["params"]["w"][0]), checkpoints.steps()) == (2, 2.0, {1, 2})
-        checkpoints.save_last(3, student, student)
+        checkpoints.save_last(3, student, student, {})
         assert checkpoints.steps() == {1, 2, 3}
         with pytest.raises(UsageError, match="does not fit"):  # and not another configuration's
             restore_newest([checkpoints], shapes({"v": jnp.zeros(3)}), lambda states: states[0])
