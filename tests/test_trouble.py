@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import pkgutil
 import stat
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from fairkd_jax import cli, commands, files
+from fairkd_jax import cli, commands, files, interrupt
 from fairkd_jax.data.layout import get_default_directory
 from fairkd_jax.data.pipeline import open_dataset
 from fairkd_jax.errors import StorageError, UsageError, writing
@@ -34,9 +35,9 @@ def test_a_program_prints_what_a_terminal_cannot_show(monkeypatch):
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setattr(commands.interrupt, "install", lambda: None)
+    monkeypatch.setattr(interrupt, "install", lambda: None)
     says = lambda: [print("class 猫", file=stream, flush=True) for stream in streams]  # noqa: E731
-    monkeypatch.setattr(commands, "resolve_name", lambda name: says)
+    monkeypatch.setattr(pkgutil, "resolve_name", lambda name: says)
     commands.Command("say", "say:main", "Says it.")()
     assert [stream.buffer.getvalue() for stream in streams] == [b"class \\u732b\n"] * 2
 
@@ -150,10 +151,10 @@ def test_a_full_disk_while_a_checkpoint_is_saved(tmp_path):
         files_no_larger_than(100_000),
         pytest.raises(StorageError, match=r"cannot save the checkpoint .*/last/1: File too large; make room"),
     ):
-        checkpoints.save_last(1, tree, tree)
+        checkpoints.save_last(1, tree, tree, {})
     again = Checkpoints(tmp_path, training=True)
     assert again.last_step() is None
-    again.save_last(1, tree, tree)
+    again.save_last(1, tree, tree, {})
     assert Checkpoints(tmp_path).last_step() == 1
 
 

@@ -48,6 +48,8 @@ def read_item(run, which, step, item):
     """Reads what a file of a checkpoint belongs to."""
     if item == "scores":
         Checkpoints(run).best_scores()
+    elif item == "meter":
+        Checkpoints(run).read_meter(int(step))
     elif item == "state":
         Checkpoints(run).restore_state({}, int(step))
     else:
