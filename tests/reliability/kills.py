@@ -101,7 +101,7 @@ def kill_some_times(work: Work, folder: Path, kills: int, seconds: float, rng: r
         if work.name == "saving":
             wait_for_saving(process, folder, rng, seconds)
         else:
-            time.sleep(rng.uniform(0.2, seconds))
+            time.sleep(rng.uniform(0.2, seconds / 2))  # what is left gets shorter with each start
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
